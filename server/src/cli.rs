@@ -1,0 +1,85 @@
+//! Arguments to exit code: without one place for it, every failure ends the process in its own way.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    config::{self, Config, ConfigError, Invocation},
+    server::{Server, ServerError},
+    telemetry::log,
+};
+
+/// Usage or configuration is wrong.
+const EXIT_USAGE: u8 = 2;
+
+/// The drain deadline passed with work lost.
+const EXIT_WORK_LOST: u8 = 3;
+
+/// Runs the `echo-server` program: parses `args` (the first is the program's name), serves until SIGTERM or SIGINT,
+/// drains, and returns the exit code: 0 drained, 1 failed, 2 usage or configuration, 3 work lost.
+///
+/// Standard output carries `listening on http://ADDR`, `admin on http://ADDR`, and at the end the drain report.
+pub fn cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match run(args) {
+        Ok(code) => code,
+        Err(error) => {
+            let is_usage = error.downcast_ref::<ConfigError>().is_some()
+                || matches!(error.downcast_ref(), Some(ServerError::Config(_)));
+            if let Some(ConfigError::Usage(usage)) = error.downcast_ref() {
+                // `--help` and `--version` are no failure, and clap knows where each goes.
+                let _printed_or_closed = usage.print();
+                return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(EXIT_USAGE));
+            }
+            let _printed_or_closed = writeln!(io::stderr(), "echo-server: {error:#}");
+            if is_usage { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    match config::from_args(args)? {
+        Invocation::PrintConfig(config) => say(&config.to_toml())?,
+        Invocation::PrintLimits => say(&config::limits_table())?,
+        Invocation::Serve(config) => return serve(*config),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    log::init(&config).context("cannot install the log")?;
+    let server = Server::bind(config)?;
+    say(&format!("listening on http://{}\nadmin on http://{}\n", server.addr()?, server.admin_addr()?))?;
+
+    // The first signal drains; a second ends the drain's waiting.
+    let report = server.run(signals(1), signals(2))?;
+    say(&format!("{report}\n"))?;
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_WORK_LOST) })
+}
+
+/// Resolves at the `count`-th SIGTERM or SIGINT from the first poll on.
+async fn signals(count: usize) {
+    let streams = || Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+    let (mut terminate, mut interrupt) = match streams() {
+        Ok(streams) => streams,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be watched; SIGTERM and SIGINT end the process at once");
+            return std::future::pending().await;
+        }
+    };
+    for _ in 0..count {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}

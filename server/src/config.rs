@@ -1,0 +1,162 @@
+//! Every limit and timeout, with unit, range, default and reason: without it the limits are a library's, and nobody
+//! knows them.
+//!
+//! [`SETTINGS`] is the one table. Flags, environment twins, file keys, `--print-config`, the help text and the table
+//! in ARCHITECTURE.md all come from it. Precedence: flag > `ECHO_*` environment > `--config FILE` > default.
+
+mod parse;
+mod table;
+
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
+
+pub(crate) use self::parse::Invocation;
+pub use self::{
+    parse::ConfigError,
+    table::{Kind, SETTINGS, Setting, limits_table},
+};
+
+/// File descriptors kept for everything that is not a client connection, besides [`REJECTS_MAX`]: standard streams,
+/// listeners, epoll and event fds, signal pipes, admin connections, the reserve fd of the accept loop.
+const FDS_FOR_THE_PROCESS: usize = 24;
+
+/// Descriptors that each worker thread may need beside its connections (epoll, event fd, listener, reserve).
+const FDS_PER_WORKER: usize = 4;
+
+/// Connections over the limit that are being told so at any one moment; more wait in the kernel's backlog.
+pub(crate) const REJECTS_MAX: usize = 32;
+
+/// The effective configuration: every value is set, in range, and consistent with the others.
+///
+/// What each value means, its unit, range, default and reason stand in [`SETTINGS`], and in ARCHITECTURE.md.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "SETTINGS documents each field, with unit, range and default, once")]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub runtime: Runtime,
+    pub workers: Option<NonZeroUsize>,
+    pub log: String,
+    pub log_format: LogFormat,
+
+    pub backlog: u64,
+    pub connections_max: Option<NonZeroUsize>,
+    pub requests_max: Option<NonZeroUsize>,
+
+    pub first_byte_timeout: Duration,
+    pub header_read_timeout: Duration,
+    pub keep_alive_timeout: Duration,
+    pub body_stall_timeout: Duration,
+    pub write_stall_timeout: Duration,
+    pub rate_min: u64,
+    pub rate_grace: Duration,
+    pub request_timeout: Duration,
+    pub linger_timeout: Duration,
+
+    pub body_max: u64,
+    pub header_max: u64,
+    pub http1_buffer_max: u64,
+
+    pub http2_streams_max: u64,
+    pub http2_stream_window: u64,
+    pub http2_connection_window: u64,
+    pub http2_send_buffer_max: u64,
+    pub http2_resets_pending_max: u64,
+    pub http2_resets_local_max: u64,
+    pub http2_ping_interval: Duration,
+    pub http2_ping_timeout: Duration,
+
+    pub lame_duck: Duration,
+    pub drain_idle_grace: Duration,
+    pub drain_grace: Duration,
+
+    pub trace_one_in: u64,
+}
+
+/// Which tokio runtime carries the data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// One multi-thread runtime whose workers steal from each other; one listener.
+    WorkStealing,
+    /// One current-thread runtime and one `SO_REUSEPORT` listener per core; nothing moves between cores.
+    PerCore,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line for people.
+    Pretty,
+    /// One JSON object per line, for collectors.
+    Json,
+}
+
+impl Default for Config {
+    /// The defaults of [`SETTINGS`].
+    fn default() -> Self {
+        table::defaults()
+    }
+}
+
+impl Config {
+    /// Worker threads: as configured, else one per core this process may run on.
+    pub fn workers(&self) -> usize {
+        self.workers.map_or_else(
+            || std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            NonZeroUsize::get,
+        )
+    }
+
+    /// Requests that may be in progress at once: as configured, else 1024 per worker.
+    pub fn requests_max(&self) -> usize {
+        self.requests_max.map_or_else(|| self.workers() * 1024, NonZeroUsize::get)
+    }
+
+    /// Connections that may be open at once, given the process's file-descriptor limit.
+    ///
+    /// # Errors
+    /// [`ConfigError::TooFewFds`] where the limit cannot carry the configured number, or not even one connection.
+    pub fn connections_max(&self, fd_limit: usize) -> Result<usize, ConfigError> {
+        let reserved = FDS_FOR_THE_PROCESS + self.workers() * FDS_PER_WORKER + REJECTS_MAX;
+        let room = fd_limit.saturating_sub(reserved);
+        let wanted = self.connections_max.map_or(room.max(1), NonZeroUsize::get);
+        if wanted > room {
+            return Err(ConfigError::TooFewFds { wanted, fd_limit, reserved });
+        }
+        Ok(wanted)
+    }
+
+    /// The same values as a TOML file that [`Config`] reads back (`--print-config`).
+    pub fn to_toml(&self) -> String {
+        table::to_toml(self)
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WorkStealing => "work-stealing",
+            Self::PerCore => "per-core",
+        })
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// Where configuration came from before it was a [`Config`]: command line, environment and file.
+pub(crate) fn from_args(
+    args: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Invocation, ConfigError> {
+    parse::invocation(args)
+}
+
+/// Reads a configuration file.
+pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })
+}

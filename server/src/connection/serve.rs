@@ -1,0 +1,167 @@
+//! hyper's two protocol engines with every limit explicit: its defaults allow 1 MiB of buffers per slow reader and
+//! freeze a connection on one stalled stream.
+
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Request;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tower::Service;
+
+use super::lifecycle::{self, Activity, Drive, Expired, HeadDeadline, Stopped};
+use crate::{
+    config::Config,
+    request::{self, HttpService, RequestBody, Stack},
+    socket::refuse::{Refusal, refuse},
+    task::StreamExecutor,
+    telemetry::metrics::ConnectionEnd,
+};
+
+/// Serves HTTP/1.0 and HTTP/1.1 until the connection ends.
+pub(super) async fn http1<Io, S>(io: TokioIo<Io>, service: S, activity: &Activity) -> ConnectionEnd
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService,
+{
+    let mut connection =
+        http1_builder(activity.config()).serve_connection(io, ConnectionService::new(service, activity));
+    let stopped = lifecycle::drive(Pin::new(&mut connection), activity).await;
+    let end = activity.end(&stopped);
+    if let Stopped::Expired(expired) = stopped {
+        let io = connection.into_parts().io.into_inner();
+        let refusal = (expired == Expired::Head).then_some(Refusal::HeaderTimeout);
+        refuse(io, refusal, activity.config().linger_timeout).await;
+    }
+    end
+}
+
+/// Serves HTTP/2 with prior knowledge until the connection ends.
+pub(super) async fn http2<Io, S>(io: TokioIo<Io>, service: S, activity: &Activity) -> ConnectionEnd
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService,
+{
+    let mut connection =
+        pin!(http2_builder(activity).serve_connection(io, ConnectionService::new(service, activity)));
+    let stopped = lifecycle::drive(connection.as_mut(), activity).await;
+    if let Stopped::Expired(_) = stopped {
+        // Tell the client, but do not wait for it: it had `keep_alive_timeout` to say something.
+        connection.as_mut().graceful_shutdown();
+        let farewell = activity.config().linger_timeout;
+        let _closed_or_not = tokio::time::timeout(farewell, connection).await;
+    }
+    activity.end(&stopped)
+}
+
+fn http1_builder(config: &Config) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // Ours (lifecycle.rs) tells head from keep-alive; hyper's runs while idle, too.
+        .header_read_timeout(None)
+        // A client that has sent all and closed its side still gets its answer.
+        .half_close(true)
+        .max_header_size(saturating_usize(config.header_max))
+        .max_buf_size(saturating_usize(config.http1_buffer_max));
+    builder
+}
+
+fn http2_builder(activity: &Activity) -> http2::Builder<StreamExecutor> {
+    let config = activity.config();
+    let mut builder = http2::Builder::new(StreamExecutor(Arc::clone(activity.core())));
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(saturating_u32(config.http2_streams_max))
+        .initial_stream_window_size(saturating_u32(config.http2_stream_window))
+        .initial_connection_window_size(saturating_u32(config.http2_connection_window))
+        .max_send_buf_size(saturating_usize(config.http2_send_buffer_max))
+        .max_header_list_size(saturating_u32(config.header_max))
+        .max_pending_accept_reset_streams(saturating_usize(config.http2_resets_pending_max))
+        .max_local_error_reset_streams(saturating_usize(config.http2_resets_local_max))
+        .keep_alive_interval(config.http2_ping_interval)
+        .keep_alive_timeout(config.http2_ping_timeout);
+    builder
+}
+
+/// [`SETTINGS`](crate::config::SETTINGS) bounds each value far below the types' ends.
+fn saturating_usize(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn saturating_u32(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+impl<Io, S> Drive for http1::Connection<TokioIo<Io>, ConnectionService<S>>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: HttpService,
+{
+    const HEAD_DEADLINE: HeadDeadline = HeadDeadline::Own;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Future::poll(self, cx)
+    }
+
+    /// Nothing: hyper's `graceful_shutdown` closes at once where no request is parsed yet, and loses one that has
+    /// half arrived or is on its way. From now on every response carries `connection: close`, which ends the
+    /// connection after it, and `drain_idle_grace` ends it where no request comes.
+    fn drain(self: Pin<&mut Self>) {}
+}
+
+impl<Io, S> Drive for http2::Connection<TokioIo<Io>, ConnectionService<S>, StreamExecutor>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: HttpService,
+{
+    const HEAD_DEADLINE: HeadDeadline = HeadDeadline::None;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        Future::poll(self, cx)
+    }
+
+    /// GOAWAY: streams in progress finish, requests on their way are still taken until the client has answered a ping.
+    fn drain(self: Pin<&mut Self>) {
+        http2::Connection::graceful_shutdown(self);
+    }
+}
+
+/// The layers around the user's service, as hyper calls them.
+///
+/// hyper calls with `&self`, tower with `&mut self`. A cell, not a clone per request: the layers are always ready, and
+/// the innermost clones the user's service, as tower's contract asks.
+struct ConnectionService<S> {
+    activity: Activity,
+    stack: RefCell<Box<Stack<S>>>,
+}
+
+impl<S> ConnectionService<S> {
+    fn new(service: S, activity: &Activity) -> Self {
+        let stack = request::stack(service, activity);
+        Self { activity: activity.clone(), stack: RefCell::new(Box::new(stack)) }
+    }
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
+where
+    S: HttpService,
+{
+    type Response = <Stack<S> as Service<Request<RequestBody>>>::Response;
+    type Error = Infallible;
+    type Future = <Stack<S> as Service<Request<RequestBody>>>::Future;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let request = request.map(|body| RequestBody::new(body, &self.activity));
+        self.stack.borrow_mut().call(request)
+    }
+}

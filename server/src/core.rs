@@ -1,0 +1,94 @@
+//! What all connections of one server share: without one owner, limits, counters and drain state would each find
+//! their own way through the code.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+use crate::{config::Config, drain::Lifecycle, request::Gate, task::TaskKind, telemetry::metrics::Metrics};
+
+/// One server: its configuration, limits, counters, tasks and phase.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) slots: Slots,
+    pub(crate) gate: Gate,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Core {
+    /// A server that may hold `connections_max` connections.
+    pub(crate) fn new(config: Config, connections_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            // The workers and the control thread; blocking threads share a shard with one of them.
+            metrics: Metrics::new(config.workers() + 1),
+            slots: Slots::new(connections_max),
+            gate: Gate::new(config.requests_max()),
+            lifecycle: Lifecycle::default(),
+            tasks: TaskTracker::new(),
+            config,
+        })
+    }
+
+    /// Spawns a task that this server owns. See [`crate::task`].
+    pub(crate) fn spawn(self: &Arc<Self>, kind: TaskKind, future: impl Future<Output = ()> + Send + 'static) {
+        crate::task::spawn(self, kind, future);
+    }
+}
+
+/// The connection limit.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    limit: usize,
+    taken: AtomicUsize,
+    /// Told on every release, so that an accept loop that waits for a descriptor does not wait a moment too long.
+    freed: Notify,
+}
+
+impl Slots {
+    fn new(limit: usize) -> Self {
+        Self { limit, taken: AtomicUsize::new(0), freed: Notify::new() }
+    }
+
+    /// A place for one connection, or `None` at the limit.
+    pub(crate) fn try_take(core: &Arc<Core>) -> Option<Slot> {
+        let slots = &core.slots;
+        let take = |taken: usize| (taken < slots.limit).then_some(taken + 1);
+        slots.taken.fetch_update(Relaxed, Relaxed, take).ok()?;
+        Some(Slot(Arc::clone(core)))
+    }
+
+    /// Waits until a place (and its descriptor) has been released since the last call.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// One connection's place in the limit, released on drop. Stands last in the object that holds the socket, so that
+/// the descriptor is closed before the place is free.
+#[derive(Debug)]
+pub(crate) struct Slot(Arc<Core>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.slots.taken.fetch_sub(1, Relaxed);
+        self.0.slots.freed.notify_one();
+    }
+}

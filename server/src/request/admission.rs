@@ -1,0 +1,140 @@
+//! Refuses what is too much before any work is done for it, and counts a request until the end of its body: tower's
+//! own limits release at the response head, so that streaming load is invisible to them.
+
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body as _;
+use pin_project_lite::pin_project;
+use tower::Service;
+
+use super::{
+    body::{BodyError, Held, RequestBody},
+    rescue::Failure,
+};
+use crate::{connection::Activity, telemetry::metrics::Shed};
+
+/// The limit of requests in progress.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    limit: usize,
+    entered: AtomicUsize,
+}
+
+impl Gate {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, entered: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn entered(&self) -> usize {
+        self.entered.load(Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn try_enter(activity: &Activity) -> Option<Admitted> {
+        let gate = &activity.core().gate;
+        if gate.entered.fetch_add(1, Relaxed) < gate.limit {
+            return Some(Admitted(activity.clone()));
+        }
+        gate.entered.fetch_sub(1, Relaxed);
+        None
+    }
+}
+
+/// A request's place in the limit, released on drop.
+#[derive(Debug)]
+pub(crate) struct Admitted(Activity);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.core().gate.entered.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Decides in `call`: hyper has no readiness to push back on, and a place that is reserved in `poll_ready` but never
+/// used is lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission<S> {
+    inner: S,
+    activity: Activity,
+}
+
+impl<S> Admission<S> {
+    pub(super) fn new(inner: S, activity: Activity) -> Self {
+        Self { inner, activity }
+    }
+
+    fn decide(&self, request: &Request<RequestBody>) -> Result<Admitted, Failure> {
+        // Before the body is polled, so before 100-continue: the client need not send what we would not take.
+        let limit = self.activity.config().body_max;
+        if request.body().size_hint().exact().is_some_and(|declared| declared > limit) {
+            return Err(Failure::Body(BodyError::TooLarge { limit }));
+        }
+        Gate::try_enter(&self.activity).ok_or_else(|| {
+            self.activity.core().metrics.shard().shed(Shed::Concurrency);
+            Failure::Shed(Shed::Concurrency)
+        })
+    }
+}
+
+impl<S, B> Service<Request<RequestBody>> for Admission<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Failure>,
+{
+    type Response = Response<Held<B, Admitted>>;
+    type Error = Failure;
+    type Future = AdmissionFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> AdmissionFuture<S::Future> {
+        match self.decide(&request) {
+            Ok(admitted) => {
+                AdmissionFuture::Admitted { inner: self.inner.call(request), admitted: Some(admitted) }
+            }
+            Err(failure) => AdmissionFuture::Refused { failure: Some(failure) },
+        }
+    }
+}
+
+pin_project! {
+    /// See [`Admission`].
+    #[project = AdmissionProjection]
+    pub(crate) enum AdmissionFuture<F> {
+        Admitted { #[pin] inner: F, admitted: Option<Admitted> },
+        Refused { failure: Option<Failure> },
+    }
+}
+
+impl<F, B> Future for AdmissionFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Failure>>,
+{
+    type Output = Result<Response<Held<B, Admitted>>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled_again = "a future is not polled after it was ready";
+        match self.project() {
+            AdmissionProjection::Refused { failure } => {
+                #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
+                let failure = failure.take().expect(polled_again);
+                Poll::Ready(Err(failure))
+            }
+            AdmissionProjection::Admitted { inner, admitted } => {
+                let response = ready!(inner.poll(cx))?;
+                #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
+                let admitted = admitted.take().expect(polled_again);
+                Poll::Ready(Ok(response.map(|body| Held::new(body, admitted))))
+            }
+        }
+    }
+}

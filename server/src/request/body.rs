@@ -1,0 +1,154 @@
+//! Bodies that know their limits and their end: a limit that is released at the response head lets any number of
+//! streaming requests in, and a timeout around a handler never sees a body.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+
+use crate::{
+    connection::Activity,
+    socket::progress::{PaceLimits, PaceTimer, Slow},
+};
+
+/// Why a request body ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// More than `body_max` bytes came: 413.
+    #[error("request body is larger than {limit} bytes (--body-max)")]
+    TooLarge {
+        /// The limit.
+        limit: u64,
+    },
+    /// Nothing came for `body_stall_timeout`: 408.
+    #[error("request body stalled for {0:?} (--body-stall-timeout)")]
+    Stalled(std::time::Duration),
+    /// It came slower than `rate_min`: 408.
+    #[error("request body came slower than {0} bytes per second (--rate-min)")]
+    TooSlow(u64),
+    /// The client reset the connection or the stream, closed early, or broke the framing: 400.
+    #[error("request body broke: {0}")]
+    Broken(#[source] hyper::Error),
+}
+
+/// The body of a request, as services get it: streamed, bounded in size, and with a deadline on progress.
+///
+/// Yields frames as they come; nothing is collected, and nothing is read ahead of the reader.
+#[derive(Debug)]
+pub struct RequestBody {
+    incoming: Incoming,
+    activity: Activity,
+    pace: PaceTimer,
+    received: u64,
+    failed: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming, activity: &Activity) -> Self {
+        Self { incoming, activity: activity.clone(), pace: PaceTimer::default(), received: 0, failed: false }
+    }
+
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+        let Some(data) = frame.data_ref() else { return Ok(frame) };
+        let bytes = data.remaining();
+        self.pace.moved(bytes);
+        self.received += bytes as u64;
+        let shard = self.activity.core().metrics.shard();
+        shard.request_body_bytes.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+        let limit = self.activity.config().body_max;
+        if self.received > limit { Err(BodyError::TooLarge { limit }) } else { Ok(frame) }
+    }
+
+    fn slow(&self, slow: Slow) -> BodyError {
+        let config = self.activity.config();
+        match slow {
+            Slow::Stalled => BodyError::Stalled(config.body_stall_timeout),
+            Slow::BelowRate => BodyError::TooSlow(config.rate_min),
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        let result = match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Ok(frame))) => this.take(frame),
+            Poll::Ready(Some(Err(error))) => Err(BodyError::Broken(error)),
+            Poll::Pending => {
+                let limits = PaceLimits::of_sender(this.activity.config());
+                let slow = ready!(this.pace.poll_wait(cx, &limits));
+                Err(this.slow(slow))
+            }
+        };
+        this.failed = result.is_err();
+        Poll::Ready(Some(result))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed || self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if !self.incoming.is_end_stream() {
+            self.activity.body_left_unread();
+        }
+    }
+}
+
+pin_project! {
+    /// A body that holds a value to its end: dropped with it, not at the response head.
+    #[derive(Debug)]
+    pub(crate) struct Held<B, G> {
+        #[pin]
+        body: B,
+        held: G,
+    }
+}
+
+impl<B, G> Held<B, G> {
+    pub(crate) fn new(body: B, held: G) -> Self {
+        Self { body, held }
+    }
+}
+
+impl<B: Body, G> Body for Held<B, G> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,99 @@
+//! A name for each request: without it a client's complaint and a server's log line never meet.
+
+use std::{cell::Cell, fmt, sync::LazyLock};
+
+use http::{HeaderName, HeaderValue, Request};
+
+use crate::telemetry::metrics::thread_index;
+
+/// The header that carries the id, in both directions.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id that is taken from a client.
+const CLIENT_ID_MAX: usize = 128;
+
+/// A request's id: the client's own, or one of ours from a counter per thread. A random id costs nine allocations and
+/// tells no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RequestId {
+    Client(HeaderValue),
+    Ours { thread: u32, number: u64 },
+}
+
+impl RequestId {
+    /// The client's id if it sent a decent one, else the next of ours.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        match request.headers().get(&X_REQUEST_ID) {
+            Some(value) if is_decent(value.as_bytes()) => Self::Client(value.clone()),
+            _ => Self::next(),
+        }
+    }
+
+    /// The next of ours.
+    pub(crate) fn next() -> Self {
+        thread_local!(static NUMBER: Cell<u64> = const { Cell::new(0) });
+        let number = NUMBER.replace(NUMBER.get() + 1);
+        Self::Ours { thread: u32::try_from(thread_index()).unwrap_or(u32::MAX), number }
+    }
+
+    /// As a header's value.
+    pub(crate) fn into_value(self) -> HeaderValue {
+        match self {
+            Self::Client(value) => value,
+            Self::Ours { thread, number } => {
+                let mut text = [b'-'; 8 + 1 + 4 + 1 + 10];
+                hex(u64::from(*PROCESS), &mut text[..8]);
+                hex(u64::from(thread), &mut text[9..13]);
+                hex(number, &mut text[14..]);
+                HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.clone().into_value().to_str().unwrap_or("-"))
+    }
+}
+
+/// Tells the ids of one process from those of the next.
+static PROCESS: LazyLock<u32> = LazyLock::new(|| fastrand::u32(..));
+
+/// The last digits of `number` in hexadecimal, as many as fit.
+fn hex(mut number: u64, text: &mut [u8]) {
+    for digit in text.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
+        number >>= 4;
+    }
+}
+
+/// Visible ASCII, and not too long: it goes into logs and other people's systems.
+fn is_decent(id: &[u8]) -> bool {
+    (1..=CLIENT_ID_MAX).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_ours_differ_and_have_one_width() {
+        let ids: Vec<String> = (0..100).map(|_| RequestId::next().to_string()).collect();
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert!(ids.iter().all(|id| id.len() == 24), "{}", ids[0]);
+    }
+
+    #[test]
+    fn a_client_keeps_its_own_id_if_it_is_decent() {
+        let of = |value: &[u8]| {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            RequestId::of(&Request::builder().header(X_REQUEST_ID, value).body(()).unwrap())
+        };
+        assert_eq!(of(b"abc-1").to_string(), "abc-1");
+        for indecent in [b"".as_slice(), b"a b", &[b'x'; 129], b"\xff"] {
+            assert!(matches!(of(indecent), RequestId::Ours { .. }), "{indecent:?}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Counts every outcome to the end of the body, and stamps each response: a meter inside the limits does not see what
+//! they refuse, and one that stops at the head calls a cut body a success.
+
+use std::{
+    convert::Infallible,
+    io::Write as _,
+    pin::Pin,
+    sync::atomic::Ordering::Relaxed,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower::Service;
+
+use super::{
+    body::RequestBody,
+    id::{RequestId, X_REQUEST_ID},
+};
+use crate::{
+    connection::{Activity, Exchange},
+    telemetry::metrics::{Aborted, method_index},
+};
+
+/// Queue and service time of a response (W3C Server Timing), in milliseconds with microsecond digits.
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The outermost layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter<S> {
+    inner: S,
+    activity: Activity,
+}
+
+impl<S> Meter<S> {
+    pub(super) fn new(inner: S, activity: Activity) -> Self {
+        Self { inner, activity }
+    }
+}
+
+impl<S, B> Service<Request<RequestBody>> for Meter<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<Metered<B>>;
+    type Error = Infallible;
+    type Future = MeterFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> MeterFuture<S::Future> {
+        let record = Record::begin(&self.activity, request.method());
+        let id = RequestId::of(&request);
+        let version = request.version();
+        MeterFuture {
+            inner: self.inner.call(request),
+            record: Some(record),
+            id: Some(id),
+            version,
+            began_at: None,
+        }
+    }
+}
+
+pin_project! {
+    /// See [`Meter`].
+    pub(crate) struct MeterFuture<F> {
+        #[pin]
+        inner: F,
+        record: Option<Record>,
+        id: Option<RequestId>,
+        version: Version,
+        began_at: Option<Instant>,
+    }
+}
+
+impl<F, B> Future for MeterFuture<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    B: Body<Data = Bytes>,
+{
+    type Output = Result<Response<Metered<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let began_at = *this.began_at.get_or_insert_with(Instant::now);
+        let mut response = ready!(this.inner.poll(cx))?;
+        #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
+        let (mut record, id) =
+            this.record.take().zip(this.id.take()).expect("a future is not polled after it was ready");
+        let queue = began_at.saturating_duration_since(record.received_at);
+        let headers = response.headers_mut();
+        headers.entry(X_REQUEST_ID).or_insert_with(|| id.into_value());
+        headers.append(SERVER_TIMING, server_timing(queue, began_at.elapsed()));
+        if *this.version < Version::HTTP_2 && record.exchange.activity().is_leaving() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        record.status = Some(response.status());
+        Poll::Ready(Ok(response.map(|body| Metered::new(body, record))))
+    }
+}
+
+/// `queue;dur=0.012, service;dur=1.503`
+fn server_timing(queue: Duration, service: Duration) -> HeaderValue {
+    let mut text = [0_u8; 64];
+    let mut rest = text.as_mut_slice();
+    let (queue, service) = (queue.as_micros(), service.as_micros());
+    let written = write!(
+        rest,
+        "queue;dur={}.{:03}, service;dur={}.{:03}",
+        queue / 1000,
+        queue % 1000,
+        service / 1000,
+        service % 1000
+    );
+    let left = rest.len();
+    // 64 bytes hold 10^14 years; a header that could not be written is left empty rather than wrong.
+    let length = if written.is_ok() { text.len() - left } else { 0 };
+    HeaderValue::from_bytes(&text[..length]).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// What becomes of one request; written to the metrics on drop, whoever drops it.
+#[derive(Debug)]
+struct Record {
+    exchange: Exchange,
+    received_at: Instant,
+    method: usize,
+    is_head: bool,
+    status: Option<StatusCode>,
+    is_complete: bool,
+}
+
+impl Record {
+    fn begin(activity: &Activity, method: &Method) -> Self {
+        let exchange = Exchange::begin(activity);
+        activity.core().metrics.shard().requests_in_flight.fetch_add(1, Relaxed);
+        Self {
+            received_at: exchange.received_at(),
+            exchange,
+            method: method_index(method),
+            is_head: method == Method::HEAD,
+            status: None,
+            is_complete: false,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let shard = self.exchange.activity().core().metrics.shard();
+        match self.status {
+            None => shard.aborted(Aborted::BeforeResponse),
+            Some(status) => {
+                shard.request_done(self.method, status, self.received_at.elapsed());
+                if !self.is_complete {
+                    shard.aborted(Aborted::InBody);
+                }
+            }
+        }
+        shard.requests_in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+pin_project! {
+    /// A response body that knows whether it was sent to its end.
+    #[derive(Debug)]
+    pub(crate) struct Metered<B> {
+        #[pin]
+        body: B,
+        // What is left of a body of known length; hyper stops polling when it is 0.
+        left: Option<u64>,
+        record: Record,
+    }
+}
+
+impl<B: Body> Metered<B> {
+    fn new(body: B, mut record: Record) -> Self {
+        let left = body.size_hint().exact();
+        let has_no_body = record.is_head
+            || matches!(record.status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
+        record.is_complete = has_no_body || left == Some(0) || body.is_end_stream();
+        Self { body, left, record }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Metered<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        let polled = ready!(this.body.as_mut().poll_frame(cx));
+        match &polled {
+            None => this.record.is_complete = true,
+            Some(Err(_)) => {}
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+                let shard = this.record.exchange.activity().core().metrics.shard();
+                shard.response_body_bytes.fetch_add(bytes, Relaxed);
+                *this.left = this.left.map(|left| left.saturating_sub(bytes));
+                // hyper need not poll again after this (tower-http#625).
+                this.record.is_complete = *this.left == Some(0) || this.body.is_end_stream();
+            }
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_timing_is_in_milliseconds() {
+        let text = server_timing(Duration::from_micros(12), Duration::from_micros(1_503));
+        assert_eq!(text, "queue;dur=0.012, service;dur=1.503");
+    }
+}

@@ -1,0 +1,24 @@
+//! The list of layers: without one place that reads from top to bottom nobody can say what a request meets, and in
+//! what order.
+
+use super::{admission::Admission, deadline::Deadline, meter::Meter, rescue::Rescue, trace::Trace};
+use crate::connection::Activity;
+
+/// [`stack`]'s layers around the service `S`.
+pub(crate) type Stack<S> = Meter<Rescue<Admission<Trace<Deadline<S>>>>>;
+
+/// Puts the layers around a service, for one connection.
+pub(crate) fn stack<S>(service: S, activity: &Activity) -> Stack<S> {
+    // Innermost first, as the values nest; read upwards for the path of a request.
+
+    // Ends a request whose response head takes too long. Next to the service: what it cuts is the service alone.
+    let deadline = Deadline::new(service, activity.config().request_timeout);
+    // Only admitted requests get a span, and only sampled ones pay for it.
+    let trace = Trace::new(deadline, activity.config().trace_one_in);
+    // Refuses before any work is done; its guard goes with the body to its end.
+    let admission = Admission::new(trace, activity.clone());
+    // The one place where an error or a panic becomes a status.
+    let rescue = Rescue::new(admission, activity.clone());
+    // Outermost: counts sheds, panics and aborts, too.
+    Meter::new(rescue, activity.clone())
+}

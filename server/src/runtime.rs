@@ -1,0 +1,81 @@
+//! Which tokio runtime carries the data plane, as a value: a choice that is woven into the code can be neither
+//! measured nor changed.
+
+use std::{
+    io,
+    net::TcpListener as StdListener,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime as Tokio},
+};
+
+use crate::{config::Runtime, core::Core, request::HttpService, socket::accept, task::TaskKind};
+
+/// After the drain, how long a handler that blocks its thread may hold the process up.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
+
+/// How many listeners the data plane wants: they share one address by `SO_REUSEPORT` if it is more than one.
+pub(crate) fn listeners_wanted(core_count: usize, runtime: Runtime) -> usize {
+    match runtime {
+        Runtime::WorkStealing => 1,
+        Runtime::PerCore => core_count,
+    }
+}
+
+/// Starts the data plane: threads that accept and serve until the server has drained.
+///
+/// # Errors
+/// When a runtime or a thread cannot be had; nothing has been started then that outlives `core`'s drain.
+pub(crate) fn start<S>(
+    core: &Arc<Core>,
+    listeners: Vec<StdListener>,
+    service: &S,
+) -> io::Result<Vec<JoinHandle<()>>>
+where
+    S: HttpService,
+{
+    let mut planes = Vec::with_capacity(listeners.len());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let runtime = build(core)?;
+        let listener = {
+            let _context = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        planes.push((index, runtime, listener));
+    }
+    let start = |(index, runtime, listener)| {
+        let (core, service) = (Arc::clone(core), service.clone());
+        thread::Builder::new()
+            .name(format!("echo-data-{index}"))
+            .spawn(move || carry(runtime, listener, service, &core))
+    };
+    planes.into_iter().map(start).collect()
+}
+
+/// One thread of the data plane: accepts, serves, and stays until the last connection of all threads is gone.
+fn carry<S>(runtime: Tokio, listener: TcpListener, service: S, core: &Arc<Core>)
+where
+    S: HttpService,
+{
+    runtime.block_on(async {
+        core.spawn(TaskKind::Accept, accept::run(listener, service, Arc::clone(core)));
+        core.lifecycle.ended().await;
+    });
+    runtime.shutdown_timeout(SHUTDOWN_WAIT);
+}
+
+fn build(core: &Core) -> io::Result<Tokio> {
+    match core.config.runtime {
+        Runtime::WorkStealing => Builder::new_multi_thread()
+            .worker_threads(core.config.workers())
+            .thread_name("echo-worker")
+            .enable_all()
+            .build(),
+        Runtime::PerCore => Builder::new_current_thread().enable_all().build(),
+    }
+}

@@ -1,0 +1,166 @@
+//! The server as a process and as a function: binds before it says that it is ready, and reports how it ended.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+
+use crate::{
+    admin,
+    config::{Config, ConfigError},
+    core::Core,
+    drain::{self, DrainReport, Phase},
+    echo::Echo,
+    request::HttpService,
+    runtime,
+    socket::{
+        accept,
+        listen::{self, Listener},
+    },
+    task::TaskKind,
+};
+
+/// Serves `service` on `listener`, with every limit of `config`, until `shutdown` resolves and the server has drained.
+///
+/// Runs on the current tokio runtime (with IO and time enabled). Of `config` it uses the limits, timeouts and drain
+/// phases; addresses, runtime and log settings are the caller's. Dropping the future cuts all connections.
+///
+/// The connection limit is lowered, with a warning, where the process's file-descriptor limit cannot carry it.
+pub async fn serve<L, S>(
+    listener: L,
+    service: S,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> DrainReport
+where
+    L: Listener,
+    S: HttpService,
+{
+    let connections_max = config.connections_max(raise_fd_limit()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "going on with fewer connections");
+        Config { connections_max: None, ..config.clone() }.connections_max(raise_fd_limit()).unwrap_or(1)
+    });
+    let core = Core::new(config, connections_max);
+    core.lifecycle.enter(Phase::Serving);
+    core.spawn(TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
+    drain::coordinate(core, shutdown).await
+}
+
+/// The echo server as a process: data plane, admin listener and control thread.
+#[derive(Debug)]
+pub struct Server {
+    core: Arc<Core>,
+    data: Vec<StdListener>,
+    admin: StdListener,
+}
+
+/// Why a server did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The configuration does not fit this machine.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on, or a thread or runtime cannot be had.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Server {
+    /// Binds both listeners. Clients can connect from now on; they are answered from [`Self::run`] on.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`] where the fd limit does not carry the connections, [`ServerError::Io`] where an address
+    /// cannot be had.
+    pub fn bind(config: Config) -> Result<Self, ServerError> {
+        let fd_limit = raise_fd_limit();
+        let connections_max = config.connections_max(fd_limit)?;
+        tracing::info!(fd_limit, connections_max, requests_max = config.requests_max(), "limits");
+        let wanted = runtime::listeners_wanted(config.workers(), config.runtime);
+        let first = listen::bind(config.listen, &config, wanted > 1)?;
+        // The first may have been given its port by the kernel; the others share it.
+        let address = first.local_addr()?;
+        let mut data = vec![first];
+        for _ in 1..wanted {
+            data.push(listen::bind(address, &config, true)?);
+        }
+        let admin = listen::bind(config.admin, &config, false)?;
+        Ok(Self { core: Core::new(config, connections_max), data, admin })
+    }
+
+    /// The address of the data listener, with the port that the kernel chose for port 0.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.data.first().ok_or(io::ErrorKind::NotConnected)?.local_addr()
+    }
+
+    /// The address of the admin listener.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Serves until `shutdown` resolves and the server has drained. Blocks the calling thread, which carries the
+    /// control plane (admin, drain, and both given futures); `hurry` ends lame duck and grace at once.
+    ///
+    /// # Errors
+    /// [`ServerError::Io`] when a thread or runtime cannot be had.
+    pub fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<DrainReport, ServerError> {
+        let Self { core, data, admin } = self;
+        let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let threads = runtime::start(&core, data, &Echo)?;
+        let report = control.block_on(async {
+            let admin = TcpListener::from_std(admin)?;
+            let stop_admin = tokio_util::sync::CancellationToken::new();
+            let admin = admin::serve(admin, Arc::clone(&core), stop_admin.cancelled());
+            let data = async {
+                core.lifecycle.enter(Phase::Serving);
+                let report = tokio::select! {
+                    report = drain::coordinate(Arc::clone(&core), shutdown) => report,
+                    never = hurry_when(hurry, &core) => match never {},
+                };
+                stop_admin.cancel();
+                report
+            };
+            let (report, _admin_report) = tokio::join!(data, admin);
+            Ok::<_, io::Error>(report)
+        })?;
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a data-plane thread panicked");
+            }
+        }
+        Ok(report)
+    }
+}
+
+async fn hurry_when(hurry: impl Future<Output = ()>, core: &Core) -> std::convert::Infallible {
+    hurry.await;
+    core.lifecycle.hurry();
+    std::future::pending().await
+}
+
+/// Raises the soft limit of file descriptors to the hard one, and returns what then holds.
+fn raise_fd_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the soft limit of file descriptors stays");
+            limit.current
+        }
+    };
+    current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,6 @@
+//! From the kernel to bytes: binding, accepting, and noticing a peer that does not move.
+
+pub(crate) mod accept;
+pub(crate) mod listen;
+pub(crate) mod progress;
+pub(crate) mod refuse;

@@ -1,0 +1,5 @@
+//! Logs and metrics: without them nobody can say what the server did, or what it refused.
+
+pub(crate) mod exposition;
+pub(crate) mod log;
+pub(crate) mod metrics;
