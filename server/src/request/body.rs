@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
+use super::RequestId;
 use crate::{
     connection::Activity,
     socket::progress::{PaceLimits, PaceTimer, Slow},
@@ -44,14 +45,27 @@ pub enum BodyError {
 pub struct RequestBody {
     incoming: Incoming,
     activity: Activity,
+    id: RequestId,
     pace: PaceTimer,
     received: u64,
     failed: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, activity: &Activity) -> Self {
-        Self { incoming, activity: activity.clone(), pace: PaceTimer::default(), received: 0, failed: false }
+    pub(crate) fn new(incoming: Incoming, id: RequestId, activity: &Activity) -> Self {
+        Self {
+            incoming,
+            activity: activity.clone(),
+            id,
+            pace: PaceTimer::default(),
+            received: 0,
+            failed: false,
+        }
+    }
+
+    /// The id of the request that this is the body of.
+    pub(crate) fn request_id(&self) -> &RequestId {
+        &self.id
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {

@@ -57,7 +57,7 @@ where
 
     fn call(&mut self, request: Request<RequestBody>) -> MeterFuture<S::Future> {
         let record = Record::begin(&self.activity, request.method());
-        let id = RequestId::of(&request);
+        let id = request.body().request_id().clone();
         let version = request.version();
         MeterFuture {
             inner: self.inner.call(request),

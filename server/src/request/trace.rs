@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 use tracing::Span;
 
-use super::{RequestId, body::RequestBody, rescue::Failure};
+use super::{body::RequestBody, rescue::Failure};
 
 /// Decides before a span is made whether there is one.
 #[derive(Clone, Debug)]
@@ -53,10 +53,7 @@ where
                 method = %request.method(),
                 path = request.uri().path(),
                 version = ?request.version(),
-                client_request_id = match RequestId::of(&request) {
-                    RequestId::Client(id) => id.to_str().ok().map(str::to_owned),
-                    RequestId::Ours { .. } => None,
-                },
+                id = %request.body().request_id(),
             )
         });
         TraceFuture { inner: self.inner.call(request), span }

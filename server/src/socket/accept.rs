@@ -1,9 +1,7 @@
 //! Accepts under a policy: without one a full descriptor table makes `accept` fail at once for ever, and the loop eats
 //! a core.
 
-use std::{
-    convert::Infallible, fs::File, future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Duration,
-};
+use std::{fs::File, future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
     sync::Semaphore,

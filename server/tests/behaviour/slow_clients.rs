@@ -1,0 +1,156 @@
+//! Clients that wait, trickle or stop: each costs us a bounded time, and is told where it can be told.
+
+use std::{
+    io::{Read as _, Write as _},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+use echo_server::Config;
+
+use crate::harness::{Client, Echo, config};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_client_that_connects_and_says_nothing_is_closed() {
+    let server = Echo::start(Config { first_byte_timeout: SHORT, ..config() });
+    Client::connect(server.addr).expect_close();
+    server.await_metric("echo_connections_closed_total", "first_byte_timeout", 1);
+    server.stop();
+}
+
+#[test]
+fn half_a_preface_is_no_protocol() {
+    let server = Echo::start(Config { first_byte_timeout: SHORT, ..config() });
+    let mut client = Client::connect(server.addr);
+    client.send(b"PRI * HTTP/2.0\r\n");
+    client.expect_close();
+    server.await_metric("echo_connections_closed_total", "first_byte_timeout", 1);
+    server.stop();
+}
+
+#[test]
+fn a_head_that_trickles_is_answered_408() {
+    let server = Echo::start(Config { header_read_timeout: SHORT, ..config() });
+    let mut client = Client::connect(server.addr);
+    client.send(b"GET / HTTP/1.1\r\n");
+    let mut trickle = client.stream.try_clone().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Never silent for long: only a deadline on the whole head ends it.
+        scope.spawn(|| {
+            while !done.load(Relaxed) && trickle.write_all(b"x: y\r\n").is_ok() {
+                std::thread::sleep(SHORT / 10);
+            }
+        });
+        let response = client.response();
+        assert_eq!((response.status, response.header("connection")), (408, "close"));
+        assert!(!response.header("x-request-id").is_empty());
+        client.expect_close();
+        done.store(true, Relaxed);
+    });
+    server.await_metric("echo_connections_closed_total", "header_timeout", 1);
+    server.stop();
+}
+
+#[test]
+fn the_deadline_for_the_head_holds_for_the_second_request_too() {
+    let server = Echo::start(Config { header_read_timeout: SHORT, ..config() });
+    let mut client = Client::connect(server.addr);
+    assert_eq!(client.echo(b"one").body, b"one");
+    client.send(b"POST /ec");
+    assert_eq!(client.response().status, 408);
+    client.expect_close();
+    server.stop();
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_own_timeout() {
+    let server =
+        Echo::start(Config { keep_alive_timeout: SHORT, header_read_timeout: SHORT / 10, ..config() });
+    let mut client = Client::connect(server.addr);
+    assert_eq!(client.echo(b"one").body, b"one");
+    client.expect_close();
+    server.await_metric("echo_connections_closed_total", "\"idle\"", 1);
+    server.stop();
+}
+
+#[test]
+fn a_body_that_does_not_come_is_a_408() {
+    let server = Echo::start(Config { body_stall_timeout: SHORT, ..config() });
+    let mut client = Client::connect(server.addr);
+    client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.status, response.header("connection")), (408, "close"));
+    assert!(response.text().contains("--body-stall-timeout"), "{}", response.text());
+    client.expect_close();
+    server.stop();
+}
+
+#[test]
+fn a_body_that_stops_after_the_response_began_is_cut() {
+    let server = Echo::start(Config { body_stall_timeout: SHORT, ..config() });
+    let mut client = Client::connect(server.addr);
+    client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 50\r\n\r\nhello");
+    let response = client.response();
+    assert_eq!((response.status, response.complete, response.text().as_str()), (200, false, "hello"));
+    server.await_metric("echo_requests_aborted_total", "in_body", 1);
+    server.await_metric("echo_requests_in_flight", "", 0);
+    server.stop();
+}
+
+#[test]
+fn one_byte_per_interval_is_below_the_minimum_rate() {
+    let server = Echo::start(Config { rate_grace: SHORT, ..config() });
+    let mut client = Client::connect(server.addr);
+    client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n");
+    let mut trickle = client.stream.try_clone().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Far below `body_stall_timeout` (30 s): only the rate ends it.
+        scope.spawn(|| {
+            while !done.load(Relaxed) && trickle.write_all(b"x").is_ok() {
+                std::thread::sleep(SHORT / 20);
+            }
+        });
+        let response = client.response();
+        assert_eq!((response.status, response.complete), (200, false));
+        done.store(true, Relaxed);
+    });
+    server.await_metric("echo_requests_aborted_total", "in_body", 1);
+    server.stop();
+}
+
+/// Sends an endless body from a thread until the connection ends, while `read` does what it likes with the echo.
+fn flood(server: &Echo, read: impl FnOnce(&mut Client)) {
+    let mut client = Client::connect(server.addr);
+    client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000000\r\n\r\n");
+    let mut sender = client.stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || while sender.write_all(&[b'x'; 16 * 1024]).is_ok() {});
+        read(&mut client);
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut() {
+    let server = Echo::start(Config { write_stall_timeout: SHORT, rate_min: 0, ..config() });
+    flood(&server, |_| server.await_metric("echo_connections_closed_total", "slow_reader", 1));
+    server.await_metric("echo_requests_in_flight", "", 0);
+    server.stop();
+}
+
+#[test]
+fn a_client_that_reads_one_byte_per_interval_is_cut() {
+    let server = Echo::start(Config { rate_grace: SHORT, ..config() });
+    flood(&server, |client| {
+        let mut byte = [0];
+        // Ends with the bytes that were on their way when the server gave up, or a reset.
+        client.stream.set_read_timeout(Some(SHORT)).unwrap();
+        while server.metric("echo_connections_closed_total", "slow_reader") == 0 {
+            drop(client.stream.read(&mut byte));
+        }
+    });
+    server.stop();
+}
