@@ -113,9 +113,8 @@ impl Activity {
             && state.bytes_read.load(Relaxed) > state.head_mark.load(Relaxed)
     }
 
-    /// Nanoseconds since `born`; 584 years fit.
     fn now(&self) -> u64 {
-        u64::try_from(self.0.born.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.0.born.elapsed())
     }
 
     fn at(&self, nanos: u64) -> Instant {
@@ -163,7 +162,13 @@ impl Activity {
     }
 }
 
-/// One request in progress, from its head to the end of its response body.
+/// 584 years fit.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// One request in progress, from its head to the end of its response body. Its owner calls [`Self::end`] on drop, with
+/// the one clock reading that it makes.
 #[derive(Debug)]
 pub(crate) struct Exchange(Activity);
 
@@ -184,13 +189,12 @@ impl Exchange {
     pub(crate) fn received_at(&self) -> Instant {
         self.0.at(self.0.0.last_read.load(Relaxed))
     }
-}
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
+    /// The request is over.
+    pub(crate) fn end(&self, now: Instant) {
         let state = &*self.0.0;
         state.head_mark.store(state.bytes_read.load(Relaxed), Relaxed);
-        state.idle_since.store(self.0.now(), Relaxed);
+        state.idle_since.store(nanos(now - state.born), Relaxed);
         state.requests_in_flight.fetch_sub(1, Relaxed);
     }
 }
@@ -237,6 +241,7 @@ pub(super) async fn drive<C: Drive>(mut connection: Pin<&mut C>, activity: &Acti
     let mut drain = pin!(state.drain.cancelled());
     let mut kill = pin!(state.core.lifecycle.killed());
     let mut timer = pin!(tokio::time::sleep_until(state.born + activity.config().keep_alive_timeout));
+    let (mut waiting_for_drain, mut timer_is_set) = (false, false);
     let mut draining_since = None;
     std::future::poll_fn(|cx| {
         loop {
@@ -244,11 +249,14 @@ pub(super) async fn drive<C: Drive>(mut connection: Pin<&mut C>, activity: &Acti
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Stopped::Finished(result));
             }
-            if draining_since.is_none() && drain.as_mut().poll(cx).is_ready() {
+            // Polled once to leave the waker, which is this task's for good; then an atomic says more cheaply.
+            let told = !waiting_for_drain || state.core.lifecycle.is_leaving();
+            if draining_since.is_none() && told && drain.as_mut().poll(cx).is_ready() {
                 draining_since = Some(Instant::now());
                 connection.as_mut().drain();
                 continue;
             }
+            waiting_for_drain = true;
             if draining_since.is_some() && kill.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Stopped::Killed);
             }
@@ -258,13 +266,16 @@ pub(super) async fn drive<C: Drive>(mut connection: Pin<&mut C>, activity: &Acti
             // The timer is moved back only when it fires early: a busy connection does not touch the timer wheel.
             if timer.deadline() > deadline {
                 timer.as_mut().reset(deadline);
+                timer_is_set = false;
             }
-            while timer.as_mut().poll(cx).is_ready() {
+            while (!timer_is_set || timer.is_elapsed()) && timer.as_mut().poll(cx).is_ready() {
                 if Instant::now() >= deadline {
                     return Poll::Ready(Stopped::Expired(expired));
                 }
                 timer.as_mut().reset(deadline);
+                timer_is_set = false;
             }
+            timer_is_set = true;
             return Poll::Pending;
         }
     })

@@ -21,7 +21,7 @@ use tower::Service;
 use super::lifecycle::{self, Activity, Drive, Expired, HeadDeadline, Stopped};
 use crate::{
     config::Config,
-    request::{self, HttpService, RequestBody, RequestId, Stack},
+    request::{self, HttpService, RequestBody, Stack},
     socket::refuse::{Refusal, refuse},
     task::StreamExecutor,
     telemetry::metrics::ConnectionEnd,
@@ -161,8 +161,7 @@ where
     type Future = <Stack<S> as Service<Request<RequestBody>>>::Future;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let id = RequestId::of(&request);
-        let request = request.map(|body| RequestBody::new(body, id, &self.activity));
+        let request = request.map(|body| RequestBody::new(body, &self.activity));
         self.stack.borrow_mut().call(request)
     }
 }

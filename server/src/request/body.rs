@@ -46,32 +46,35 @@ pub struct RequestBody {
     incoming: Incoming,
     activity: Activity,
     id: RequestId,
-    pace: PaceTimer,
+    /// Only once we have had to wait: a body that came with its head never has one.
+    pace: Option<Box<PaceTimer>>,
     received: u64,
     failed: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, id: RequestId, activity: &Activity) -> Self {
+    pub(crate) fn new(incoming: Incoming, activity: &Activity) -> Self {
         Self {
             incoming,
             activity: activity.clone(),
-            id,
-            pace: PaceTimer::default(),
+            id: RequestId::next(),
+            pace: None,
             received: 0,
             failed: false,
         }
     }
 
-    /// The id of the request that this is the body of.
-    pub(crate) fn request_id(&self) -> &RequestId {
-        &self.id
+    /// Our id for the request that this is the body of.
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.id
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         let Some(data) = frame.data_ref() else { return Ok(frame) };
         let bytes = data.remaining();
-        self.pace.moved(bytes);
+        if let Some(pace) = &mut self.pace {
+            pace.moved(bytes);
+        }
         self.received += bytes as u64;
         let shard = self.activity.core().metrics.shard();
         shard.request_body_bytes.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
@@ -106,7 +109,7 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(error))) => Err(BodyError::Broken(error)),
             Poll::Pending => {
                 let limits = PaceLimits::of_sender(this.activity.config());
-                let slow = ready!(this.pace.poll_wait(cx, &limits));
+                let slow = ready!(this.pace.get_or_insert_default().poll_wait(cx, &limits));
                 Err(this.slow(slow))
             }
         };

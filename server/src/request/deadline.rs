@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -42,8 +42,16 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> DeadlineFuture<S> {
-        let call = self.service.clone().oneshot(request);
-        DeadlineFuture { call, timer: None, timeout: self.timeout }
+        let mut service = self.service.clone();
+        // Nearly every service is ready, and then its future can stand here by itself: with the request beside it,
+        // waiting for readiness, the future of every request would be three times as large to move. A service that is
+        // not ready is asked again, with a waker that wakes.
+        let answer = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Answer::Called { future: service.call(request) },
+            Poll::Ready(Err(error)) => Answer::Failed { failure: Some(Failure::of(error.into())) },
+            Poll::Pending => Answer::Waiting { oneshot: Box::pin(service.oneshot(request)) },
+        };
+        DeadlineFuture { answer, timer: None, timeout: self.timeout }
     }
 }
 
@@ -51,9 +59,38 @@ pin_project! {
     /// See [`Deadline`].
     pub(crate) struct DeadlineFuture<S: Service<Request<RequestBody>>> {
         #[pin]
-        call: Oneshot<S, Request<RequestBody>>,
+        answer: Answer<S>,
         timer: Option<Pin<Box<Sleep>>>,
         timeout: Duration,
+    }
+}
+
+pin_project! {
+    #[project = AnswerProjection]
+    enum Answer<S: Service<Request<RequestBody>>> {
+        Called { #[pin] future: S::Future },
+        Waiting { oneshot: Pin<Box<Oneshot<S, Request<RequestBody>>>> },
+        Failed { failure: Option<Failure> },
+    }
+}
+
+impl<S> Future for Answer<S>
+where
+    S: Service<Request<RequestBody>>,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<S::Response, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answered = match self.project() {
+            AnswerProjection::Called { future } => ready!(future.poll(cx)),
+            AnswerProjection::Waiting { oneshot } => ready!(oneshot.as_mut().poll(cx)),
+            AnswerProjection::Failed { failure } => {
+                #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
+                return Poll::Ready(Err(failure.take().expect("a future is not polled after it was ready")));
+            }
+        };
+        Poll::Ready(answered.map_err(|error| Failure::of(error.into())))
     }
 }
 
@@ -66,8 +103,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(result) = this.call.poll(cx) {
-            return Poll::Ready(result.map_err(|error| Failure::of(error.into())));
+        if let Poll::Ready(result) = this.answer.poll(cx) {
+            return Poll::Ready(result);
         }
         // A service that answers at its first poll never pays for a timer.
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(*this.timeout)));

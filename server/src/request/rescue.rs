@@ -172,8 +172,7 @@ where
         let failure = match polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(response)) => {
-                let activity = this.activity.clone();
-                return Poll::Ready(Ok(response.map(|body| Rescued::Service { body, activity })));
+                return Poll::Ready(Ok(response.map(|body| Rescued::Service { body })));
             }
             Poll::Ready(Err(failure)) => failure,
         };
@@ -197,7 +196,7 @@ pin_project! {
     #[project = RescuedProjection]
     #[derive(Debug)]
     pub(crate) enum Rescued<B> {
-        Service { #[pin] body: B, activity: Activity },
+        Service { #[pin] body: B },
         Answer { body: Option<Bytes> },
     }
 }
@@ -218,12 +217,10 @@ where
             RescuedProjection::Answer { body } => {
                 Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes))))
             }
-            RescuedProjection::Service { body, activity } => {
+            RescuedProjection::Service { body } => {
                 if let Ok(polled) = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
                     return polled.map_err(Into::into);
                 }
-                activity.core().metrics.shard().panics.fetch_add(1, Relaxed);
-                tracing::error!("a response body panicked; the response is cut");
                 Poll::Ready(Some(Err(Failure::Panic.into())))
             }
         }
@@ -232,7 +229,7 @@ where
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Answer { body } => body.is_none(),
-            Self::Service { body, .. } => body.is_end_stream(),
+            Self::Service { body } => body.is_end_stream(),
         }
     }
 
@@ -241,7 +238,7 @@ where
             Self::Answer { body } => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Self::Service { body, .. } => body.size_hint(),
+            Self::Service { body } => body.size_hint(),
         }
     }
 }

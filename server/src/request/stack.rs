@@ -22,3 +22,27 @@ pub(crate) fn stack<S>(service: S, activity: &Activity) -> Stack<S> {
     // Outermost: counts sheds, panics and aborts, too.
     Meter::new(rescue, activity.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tower::Service;
+
+    use super::*;
+    use crate::{echo::Echo, request::RequestBody};
+
+    /// Every request moves its future through the layers and into hyper's box: bytes are time.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        type Future = <Stack<Echo> as Service<Request<RequestBody>>>::Future;
+        let (service, whole) =
+            (size_of::<<Echo as Service<Request<RequestBody>>>::Future>(), size_of::<Future>());
+        assert!(
+            whole <= service + 240,
+            "the layers add {} bytes to the {service} of the service",
+            whole - service
+        );
+        assert!(size_of::<RequestBody>() <= 96, "{}", size_of::<RequestBody>());
+        assert!(service <= 240, "{service}");
+    }
+}

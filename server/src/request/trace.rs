@@ -53,7 +53,7 @@ where
                 method = %request.method(),
                 path = request.uri().path(),
                 version = ?request.version(),
-                id = %request.body().request_id(),
+                id = ?request.body().request_id().or_clients(&request),
             )
         });
         TraceFuture { inner: self.inner.call(request), span }

@@ -105,7 +105,7 @@ fn connections_over_the_limit_get_503_until_one_closes() {
 
 #[test]
 fn without_descriptors_the_server_stays_calm_refuses_and_recovers_at_once() {
-    let program = Program::start(&["--linger-timeout=100ms"]);
+    let program = Program::start(&["--linger-timeout=100ms", "--lame-duck=0s"]);
     assert_eq!(Client::connect(program.addr).echo(b"before").body, b"before");
     // Somebody else took the descriptors: the limit that the server knows is far above what it can have.
     let limit = rustix::process::Rlimit { current: Some(60), maximum: Some(60) };
