@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{self, Config, ConfigError, Invocation},
@@ -54,28 +54,40 @@ fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     log::init(&config).context("cannot install the log")?;
     let server = Server::bind(config)?;
-    say(&format!("listening on http://{}\nadmin on http://{}\n", server.addr()?, server.admin_addr()?))?;
-
-    // The first signal drains; a second ends the drain's waiting.
-    let report = server.run(signals(1), signals(2))?;
+    let announcement =
+        format!("listening on http://{}\nadmin on http://{}\n", server.addr()?, server.admin_addr()?);
+    // The first signal drains; a second ends the drain's waiting. Whoever reads the announcement may send one.
+    let shutdown = async {
+        let signals = Signals::watch();
+        if let Err(error) = say(&announcement) {
+            tracing::warn!(%error, "going on without the announcement");
+        }
+        signals.nth(1).await;
+    };
+    let hurry = async { Signals::watch().nth(2).await };
+    let report = server.run(shutdown, hurry)?;
     say(&format!("{report}\n"))?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_WORK_LOST) })
 }
 
-/// Resolves at the `count`-th SIGTERM or SIGINT from the first poll on.
-async fn signals(count: usize) {
-    let streams = || Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-    let (mut terminate, mut interrupt) = match streams() {
-        Ok(streams) => streams,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be watched; SIGTERM and SIGINT end the process at once");
-            return std::future::pending().await;
-        }
-    };
-    for _ in 0..count {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, from now on. `None` where they cannot be watched: then they end the process at once.
+struct Signals(Option<(Signal, Signal)>);
+
+impl Signals {
+    fn watch() -> Self {
+        let streams =
+            || Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+        Self(streams().inspect_err(|error| tracing::error!(%error, "signals cannot be watched")).ok())
+    }
+
+    /// Resolves at the `count`-th signal.
+    async fn nth(self, count: usize) {
+        let Some((mut terminate, mut interrupt)) = self.0 else { return std::future::pending().await };
+        for _ in 0..count {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
         }
     }
 }

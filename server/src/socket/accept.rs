@@ -1,7 +1,7 @@
 //! Accepts under a policy: without one a full descriptor table makes `accept` fail at once for ever, and the loop eats
 //! a core.
 
-use std::{fs::File, future::poll_fn, io, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{fs::File, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
     sync::Semaphore,
@@ -93,17 +93,21 @@ where
     }
 
     /// Spawns the connection, or tells the client that there are too many.
-    async fn admit(&mut self, (io, peer): (L::Io, std::net::SocketAddr)) {
+    async fn admit(&mut self, (io, peer): (L::Io, SocketAddr)) {
         self.pause = BACKOFF.0;
         let core = Arc::clone(&self.core);
-        if let Some(slot) = Slots::try_take(&core) {
-            let connection = connection::run(io, peer, slot, self.service.clone(), Arc::clone(&core));
-            core.spawn(TaskKind::Connection, connection);
-            return;
-        }
+        let place = loop {
+            if let Some(slot) = Slots::try_take(&core) {
+                let connection = connection::run(io, peer, slot, self.service.clone(), Arc::clone(&core));
+                return core.spawn(TaskKind::Connection, connection);
+            }
+            // At the bound of refusals the next client waits for whichever comes first: to be served, or refused.
+            tokio::select! {
+                () = core.slots.freed() => {}
+                place = Arc::clone(&self.refusals).acquire_owned() => break place,
+            }
+        };
         core.metrics.shard().shed(Shed::Connections);
-        // A place for the refusal comes within `linger_timeout`.
-        let Ok(place) = Arc::clone(&self.refusals).acquire_owned().await else { return };
         let linger = core.config.linger_timeout;
         core.spawn(TaskKind::Reject, async move {
             refuse(io, Some(Refusal::Shed(Shed::Connections)), linger).await;
@@ -190,7 +194,7 @@ where
 }
 
 /// A connection or an error that is there now, or `None`.
-async fn accept_now<L: Listener>(listener: &mut L) -> Option<io::Result<(L::Io, std::net::SocketAddr)>> {
+async fn accept_now<L: Listener>(listener: &mut L) -> Option<io::Result<(L::Io, SocketAddr)>> {
     let mut accept = pin!(listener.accept());
     poll_fn(|cx| {
         Poll::Ready(match accept.as_mut().poll(cx) {

@@ -6,9 +6,13 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use echo_server::Config;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Client, Echo, config};
+use crate::harness::{Client, Echo, PATIENCE, config};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -72,6 +76,28 @@ fn an_idle_connection_is_closed_after_its_own_timeout() {
     let mut client = Client::connect(server.addr);
     assert_eq!(client.echo(b"one").body, b"one");
     client.expect_close();
+    server.await_metric("echo_connections_closed_total", "\"idle\"", 1);
+    server.stop();
+}
+
+#[test]
+fn an_idle_http2_connection_is_told_and_closed() {
+    let server = Echo::start(Config { keep_alive_timeout: SHORT, ..config() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let request = Request::post("http://a/echo").body(Full::new(Bytes::from_static(b"one"))).unwrap();
+        let echo = async move {
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "one");
+            // Kept: a client that drops its handle closes the connection by itself.
+            sender
+        };
+        let (closed, _sender) = tokio::join!(tokio::time::timeout(PATIENCE, connection), echo);
+        closed.unwrap().unwrap();
+    });
     server.await_metric("echo_connections_closed_total", "\"idle\"", 1);
     server.stop();
 }
