@@ -3,6 +3,7 @@
 mod detect;
 mod lifecycle;
 mod serve;
+mod stream;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,7 +11,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::detect::Protocol;
-pub(crate) use self::lifecycle::{Activity, Exchange};
+pub(crate) use self::{
+    lifecycle::{Activity, Exchange},
+    stream::body_was_polled,
+};
 use crate::{
     core::{Core, Slot},
     request::HttpService,

@@ -44,17 +44,6 @@ pub(crate) fn spawn(core: &Arc<Core>, kind: TaskKind, future: impl Future<Output
     }));
 }
 
-/// hyper's executor for HTTP/2 streams. hyper-util's own detaches them: "connection finished" would not be "work
-/// finished", and a drain would cut them.
-#[derive(Clone, Debug)]
-pub(crate) struct StreamExecutor(pub(crate) Arc<Core>);
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamExecutor {
-    fn execute(&self, stream: F) {
-        spawn(&self.0, TaskKind::Http2Stream, stream);
-    }
-}
-
 /// Counts a task while it lives, also when it panics or is dropped with its runtime.
 struct Live {
     core: Arc<Core>,

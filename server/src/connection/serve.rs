@@ -5,7 +5,6 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     pin::{Pin, pin},
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -18,12 +17,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
-use super::lifecycle::{self, Activity, Drive, Expired, HeadDeadline, Stopped};
+use super::{
+    lifecycle::{self, Activity, Drive, Expired, HeadDeadline, Stopped},
+    stream::StreamExecutor,
+};
 use crate::{
     config::Config,
     request::{self, HttpService, RequestBody, Stack},
     socket::refuse::{Refusal, refuse},
-    task::StreamExecutor,
     telemetry::metrics::ConnectionEnd,
 };
 
@@ -78,7 +79,7 @@ fn http1_builder(config: &Config) -> http1::Builder {
 
 fn http2_builder(activity: &Activity) -> http2::Builder<StreamExecutor> {
     let config = activity.config();
-    let mut builder = http2::Builder::new(StreamExecutor(Arc::clone(activity.core())));
+    let mut builder = http2::Builder::new(StreamExecutor(activity.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(saturating_u32(config.http2_streams_max))

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -18,7 +18,7 @@ use tower::Service;
 
 use super::{BoxError, body::RequestBody, id::X_REQUEST_ID, rescue::Failure};
 use crate::{
-    connection::{Activity, Exchange},
+    connection::{Activity, Exchange, body_was_polled},
     telemetry::metrics::{Aborted, method_index},
 };
 
@@ -201,7 +201,10 @@ impl<B: Body<Data = Bytes, Error = BoxError>> Body for Metered<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
-        let polled = ready!(this.body.as_mut().poll_frame(cx));
+        let Poll::Ready(polled) = this.body.as_mut().poll_frame(cx) else {
+            body_was_polled(None);
+            return Poll::Pending;
+        };
         match &polled {
             None => this.record.is_complete = true,
             Some(Err(error)) => {
@@ -212,7 +215,9 @@ impl<B: Body<Data = Bytes, Error = BoxError>> Body for Metered<B> {
                 }
             }
             Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                body_was_polled(Some(bytes));
+                let bytes = bytes as u64;
                 let shard = this.record.exchange.activity().core().metrics.shard();
                 shard.response_body_bytes.fetch_add(bytes, Relaxed);
                 *this.left = this.left.map(|left| left.saturating_sub(bytes));

@@ -168,6 +168,35 @@ fn a_client_that_does_not_read_is_cut() {
 }
 
 #[test]
+fn an_http2_stream_that_is_not_read_is_reset_and_the_others_live() {
+    static LARGE: [u8; 8 << 20] = [7; 8 << 20];
+    let server = Echo::start(Config { write_stall_timeout: SHORT, ..config() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(64 * 1024).initial_connection_window_size(4 << 20);
+        let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+        let mut connections = tokio::task::JoinSet::new();
+        connections.spawn(connection);
+        let echo =
+            |body: &'static [u8]| Request::post("http://a/echo").body(Full::new(Bytes::from_static(body)));
+
+        let unread = sender.send_request(echo(&LARGE).unwrap()).await.unwrap();
+        // The stream's window is full and stays so; the connection's is not.
+        let small = sender.send_request(echo(b"one").unwrap()).await.unwrap();
+        assert_eq!(small.into_body().collect().await.unwrap().to_bytes(), "one");
+        // Ends with an error once the server has given the stream up.
+        server.await_metric("echo_requests_aborted_total", "in_body", 1);
+        server.await_metric("echo_tasks", "h2 stream", 0);
+        assert!(unread.into_body().collect().await.is_err());
+        let small = sender.send_request(echo(b"two").unwrap()).await.unwrap();
+        assert_eq!(small.into_body().collect().await.unwrap().to_bytes(), "two");
+    });
+    server.stop();
+}
+
+#[test]
 fn a_client_that_reads_one_byte_per_interval_is_cut() {
     let server = Echo::start(Config { rate_grace: SHORT, ..config() });
     flood(&server, |client| {
