@@ -6,6 +6,7 @@ mod deadline;
 mod id;
 mod meter;
 mod rescue;
+mod response;
 mod stack;
 mod trace;
 

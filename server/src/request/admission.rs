@@ -8,13 +8,14 @@ use std::{
 };
 
 use http::{Request, Response};
-use http_body::Body as _;
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    body::{BodyError, Held, RequestBody},
+    body::{BodyError, RequestBody},
     rescue::Failure,
+    response::ResponseBody,
 };
 use crate::{connection::Activity, telemetry::metrics::Shed};
 
@@ -87,8 +88,9 @@ impl<S> Admission<S> {
 impl<S, B> Service<Request<RequestBody>> for Admission<S>
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Failure>,
+    B: Body,
 {
-    type Response = Response<Held<B, Admitted>>;
+    type Response = Response<ResponseBody<B>>;
     type Error = Failure;
     type Future = AdmissionFuture<S::Future>;
 
@@ -118,8 +120,9 @@ pin_project! {
 impl<F, B> Future for AdmissionFuture<F>
 where
     F: Future<Output = Result<Response<B>, Failure>>,
+    B: Body,
 {
-    type Output = Result<Response<Held<B, Admitted>>, Failure>;
+    type Output = Result<Response<ResponseBody<B>>, Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled_again = "a future is not polled after it was ready";
@@ -133,7 +136,7 @@ where
                 let response = ready!(inner.poll(cx))?;
                 #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
                 let admitted = admitted.take().expect(polled_again);
-                Poll::Ready(Ok(response.map(|body| Held::new(body, admitted))))
+                Poll::Ready(Ok(response.map(|body| ResponseBody::of_service(body, admitted))))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Bodies that know their limits and their end: a limit that is released at the response head lets any number of
-//! streaming requests in, and a timeout around a handler never sees a body.
+//! Request bodies that know their limits: a timeout around a handler never sees a body, and a body that is collected
+//! makes memory of its size.
 
 use std::{
     pin::Pin,
@@ -9,7 +9,6 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use pin_project_lite::pin_project;
 
 use super::RequestId;
 use crate::{
@@ -131,41 +130,5 @@ impl Drop for RequestBody {
         if !self.incoming.is_end_stream() {
             self.activity.body_left_unread();
         }
-    }
-}
-
-pin_project! {
-    /// A body that holds a value to its end: dropped with it, not at the response head.
-    #[derive(Debug)]
-    pub(crate) struct Held<B, G> {
-        #[pin]
-        body: B,
-        held: G,
-    }
-}
-
-impl<B, G> Held<B, G> {
-    pub(crate) fn new(body: B, held: G) -> Self {
-        Self { body, held }
-    }
-}
-
-impl<B: Body, G> Body for Held<B, G> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -11,15 +11,20 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use super::{BoxError, body::RequestBody, id::X_REQUEST_ID, rescue::Failure};
+use super::{
+    BoxError,
+    body::RequestBody,
+    id::X_REQUEST_ID,
+    response::{self, ResponseBody},
+};
 use crate::{
-    connection::{Activity, Exchange, body_was_polled},
-    telemetry::metrics::{Aborted, method_index},
+    connection::{Activity, Exchange},
+    telemetry::metrics::{Aborted, Shard, method_index},
 };
 
 /// Queue and service time of a response (W3C Server Timing), in milliseconds with microsecond digits.
@@ -40,10 +45,10 @@ impl<S> Meter<S> {
 
 impl<S, B> Service<Request<RequestBody>> for Meter<S>
 where
-    S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
-    B: Body<Data = Bytes, Error = BoxError>,
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody<B>>, Error = Infallible>,
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    type Response = Response<Metered<B>>;
+    type Response = Response<ResponseBody<B>>;
     type Error = Infallible;
     type Future = MeterFuture<S::Future>;
 
@@ -79,17 +84,17 @@ pin_project! {
 
 impl<F, B> Future for MeterFuture<F>
 where
-    F: Future<Output = Result<Response<B>, Infallible>>,
-    B: Body<Data = Bytes, Error = BoxError>,
+    F: Future<Output = Result<Response<ResponseBody<B>>, Infallible>>,
+    B: Body<Data = Bytes, Error: Into<BoxError>>,
 {
-    type Output = Result<Response<Metered<B>>, Infallible>;
+    type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let began_at = *this.began_at.get_or_insert_with(Instant::now);
         let mut response = ready!(this.inner.poll(cx))?;
         #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
-        let (mut record, id) =
+        let (record, id) =
             this.record.take().zip(this.id.take()).expect("a future is not polled after it was ready");
         let queue = began_at.saturating_duration_since(record.received_at);
         let headers = response.headers_mut();
@@ -98,8 +103,8 @@ where
         if *this.version < Version::HTTP_2 && record.exchange.activity().is_leaving() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        record.status = Some(response.status());
-        Poll::Ready(Ok(response.map(|body| Metered::new(body, record))))
+        response::keep_record(&mut response, record);
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -128,13 +133,15 @@ fn push(text: &mut [u8], at: usize, part: &[u8]) -> usize {
 
 /// What becomes of one request; written to the metrics on drop, whoever drops it.
 #[derive(Debug)]
-struct Record {
+pub(super) struct Record {
     exchange: Exchange,
     received_at: Instant,
     method: usize,
-    is_head: bool,
-    status: Option<StatusCode>,
-    is_complete: bool,
+    pub(super) is_head: bool,
+    /// Set once there is a response.
+    pub(super) status: Option<StatusCode>,
+    /// Whether its body has been handed over to the end.
+    pub(super) is_complete: bool,
 }
 
 impl Record {
@@ -152,11 +159,18 @@ impl Record {
     }
 }
 
+impl Record {
+    /// The counters of the calling thread.
+    pub(super) fn shard(&self) -> &Shard {
+        self.exchange.activity().core().metrics.shard()
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let now = Instant::now();
         self.exchange.end(now);
-        let shard = self.exchange.activity().core().metrics.shard();
+        let shard = self.shard();
         match self.status {
             None => shard.aborted(Aborted::BeforeResponse),
             Some(status) => {
@@ -167,73 +181,6 @@ impl Drop for Record {
             }
         }
         shard.requests_in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-pin_project! {
-    /// A response body that knows whether it was sent to its end.
-    #[derive(Debug)]
-    pub(crate) struct Metered<B> {
-        #[pin]
-        body: B,
-        // What is left of a body of known length; hyper stops polling when it is 0.
-        left: Option<u64>,
-        record: Record,
-    }
-}
-
-impl<B: Body> Metered<B> {
-    fn new(body: B, mut record: Record) -> Self {
-        let left = body.size_hint().exact();
-        let has_no_body = record.is_head
-            || matches!(record.status, Some(StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
-        record.is_complete = has_no_body || left == Some(0) || body.is_end_stream();
-        Self { body, left, record }
-    }
-}
-
-impl<B: Body<Data = Bytes, Error = BoxError>> Body for Metered<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
-        let Poll::Ready(polled) = this.body.as_mut().poll_frame(cx) else {
-            body_was_polled(None);
-            return Poll::Pending;
-        };
-        match &polled {
-            None => this.record.is_complete = true,
-            Some(Err(error)) => {
-                if let Some(Failure::Panic) = error.downcast_ref() {
-                    let shard = this.record.exchange.activity().core().metrics.shard();
-                    shard.panics.fetch_add(1, Relaxed);
-                    tracing::error!("a response body panicked; the response is cut");
-                }
-            }
-            Some(Ok(frame)) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                body_was_polled(Some(bytes));
-                let bytes = bytes as u64;
-                let shard = this.record.exchange.activity().core().metrics.shard();
-                shard.response_body_bytes.fetch_add(bytes, Relaxed);
-                *this.left = this.left.map(|left| left.saturating_sub(bytes));
-                // hyper need not poll again after this (tower-http#625).
-                this.record.is_complete = *this.left == Some(0) || this.body.is_end_stream();
-            }
-        }
-        Poll::Ready(polled)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -12,13 +12,14 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
     BoxError,
     body::{BodyError, RequestBody},
+    response::ResponseBody,
 };
 use crate::{connection::Activity, socket::refuse::retry_after_s, telemetry::metrics::Shed};
 
@@ -126,9 +127,10 @@ impl<S> Rescue<S> {
 
 impl<S, B> Service<Request<RequestBody>> for Rescue<S>
 where
-    S: Service<Request<RequestBody>, Response = Response<B>, Error = Failure>,
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody<B>>, Error = Failure>,
+    B: Body,
 {
-    type Response = Response<Rescued<B>>;
+    type Response = Response<ResponseBody<B>>;
     type Error = Infallible;
     type Future = RescueFuture<S::Future>;
 
@@ -157,9 +159,10 @@ pin_project! {
 
 impl<F, B> Future for RescueFuture<F>
 where
-    F: Future<Output = Result<Response<B>, Failure>>,
+    F: Future<Output = Result<Response<ResponseBody<B>>, Failure>>,
+    B: Body,
 {
-    type Output = Result<Response<Rescued<B>>, Infallible>;
+    type Output = Result<Response<ResponseBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -171,9 +174,7 @@ where
         };
         let failure = match polled {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(response)) => {
-                return Poll::Ready(Ok(response.map(|body| Rescued::Service { body })));
-            }
+            Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
             Poll::Ready(Err(failure)) => failure,
         };
         // Drops the service's future, and with it the guard and the request body, before the answer is made.
@@ -187,58 +188,6 @@ where
             Failure::Shed(_) | Failure::Deadline(_) | Failure::Body(_) => tracing::debug!("{failure}"),
         }
         let answer = failure.into_response(*this.version);
-        Poll::Ready(Ok(answer.map(|body| Rescued::Answer { body: Some(body) })))
-    }
-}
-
-pin_project! {
-    /// The service's body, whose panics end the stream and not the connection's task; or an answer of ours.
-    #[project = RescuedProjection]
-    #[derive(Debug)]
-    pub(crate) enum Rescued<B> {
-        Service { #[pin] body: B },
-        Answer { body: Option<Bytes> },
-    }
-}
-
-impl<B> Body for Rescued<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project() {
-            RescuedProjection::Answer { body } => {
-                Poll::Ready(body.take().map(|bytes| Ok(Frame::data(bytes))))
-            }
-            RescuedProjection::Service { body } => {
-                if let Ok(polled) = catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
-                    return polled.map_err(Into::into);
-                }
-                Poll::Ready(Some(Err(Failure::Panic.into())))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Answer { body } => body.is_none(),
-            Self::Service { body } => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Answer { body } => {
-                SizeHint::with_exact(body.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
-            Self::Service { body } => body.size_hint(),
-        }
+        Poll::Ready(Ok(answer.map(ResponseBody::prepared)))
     }
 }
