@@ -1,0 +1,328 @@
+//! Without flags that users of hey and oha know already, nobody would try it for a minute.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use http::{
+    header::CONTENT_TYPE,
+    {HeaderMap, HeaderName, HeaderValue, Method},
+};
+
+use crate::{
+    engine::request::parse_header,
+    live::Progress,
+    plan::{BODY_LEN_MAX, BodySource, CONNECTIONS_DEFAULT, CheckMode, Plan, PlanError, PlanOptions},
+};
+
+/// What is shown to someone who types the bare name.
+pub const SHORT_HELP: &str = "\
+loadgen sends HTTP load, checks every answer and proves its numbers. Type one of:
+
+  loadgen demo                                           see it work: own server, own load, all checked
+  loadgen -z 10s http://localhost:8080/                  as fast as the server answers (closed loop)
+  loadgen -q 2k -z 30s http://localhost:8080/            2,000 requests per second (open loop)
+  loadgen -q 1k -z 30s --body-size 64,16k http://localhost:8080/echo
+                                                         random bodies, every echoed byte checked
+  loadgen --help                                         all flags
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  loadgen demo
+  loadgen -c 64 -z 10s http://localhost:8080/
+  loadgen -q 2k -z 30s --warmup 5s http://localhost:8080/
+  loadgen -q 1k -z 30s --body-size 64,16k --seed 42 --json run.json http://localhost:8080/echo
+  loadgen -n 100k -m PUT -D body.bin -T image/png -H 'X-Key: v' http://localhost:8080/echo
+
+Latency counts from the instant at which a request was due, always; service time, and the lags of busy \
+connections and of the generator itself, stand beside it and add up to it.
+
+Exit codes: 0 all right; 1 a request failed or an echo was wrong; 2 wrong usage; 4 the run says nothing \
+about the server (see the verdict); 130, 143 ended by SIGINT, SIGTERM.";
+
+/// The command line of loadgen.
+#[derive(Debug, Parser)]
+#[command(
+    name = "loadgen",
+    version,
+    about = "An HTTP load generator whose every report carries its own proof."
+)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    /// What to do instead of a run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What loadgen does besides runs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start an echo server, find its capacity, load it at a part of that, and check everything
+    Demo(DemoArgs),
+    /// Run the embedded echo server (what `demo` starts as its child)
+    #[command(hide = true)]
+    Serve(ServeArgs),
+}
+
+/// Flags of `loadgen demo`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// Seconds of open-loop load
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub seconds: u64,
+    /// Load as a fraction of the capacity found, above 0 and up to 2
+    #[arg(long, value_name = "F", default_value_t = 0.7, value_parser = rate_fraction)]
+    pub rate_fraction: f64,
+    /// Write the report of the open-loop run as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+/// Arguments of the hidden `loadgen serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Run on these cores only
+    #[arg(long, value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// The server's own flags
+    #[arg(last = true)]
+    pub server: Vec<OsString>,
+}
+
+/// Flags of a run.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Target, e.g. http://localhost:8080/echo
+    #[arg(required = true)]
+    pub url: Option<String>,
+    /// Open loop: requests per second in total over all threads (k and m allowed); closed loop without
+    #[arg(short = 'q', long, value_name = "RATE", value_parser = count)]
+    pub rate: Option<u64>,
+    /// Connections in total
+    #[arg(short, long, value_name = "N", default_value_t = CONNECTIONS_DEFAULT)]
+    pub connections: usize,
+    /// Stop after this many requests (k and m allowed), warm-up not counted
+    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
+    pub requests: Option<u64>,
+    /// Stop sending after this time, e.g. 30s or 500ms; a bare number is seconds [default: 10s without -n]
+    #[arg(short = 'z', long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Send for this time before measuring; checked and counted apart
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub warmup: Duration,
+    /// Give up a request this long after its first byte was written, and let nothing wait longer at the end
+    #[arg(short, long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Method [default: GET, or POST with a body]
+    #[arg(short, long, value_name = "METHOD")]
+    pub method: Option<Method>,
+    /// Header field 'Name: value'; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_header)]
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Content-Type of the body
+    #[arg(short = 'T', long, value_name = "TYPE")]
+    pub content_type: Option<HeaderValue>,
+    /// Body of every request
+    #[arg(short = 'd', long, value_name = "TEXT", conflicts_with_all = ["data_file", "body_size"])]
+    pub data: Option<String>,
+    /// File with the body of every request
+    #[arg(short = 'D', long, value_name = "FILE", conflicts_with = "body_size")]
+    pub data_file: Option<PathBuf>,
+    /// Random bodies in these sizes, equally mixed, e.g. 64,16k (k = 1024); another content each time
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = size)]
+    pub body_size: Vec<u64>,
+    /// What a right response is: echo = 2xx with the request's own body; status = 2xx; auto = echo with a body
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = CheckMode::Auto, hide_possible_values = true)]
+    pub check: CheckMode,
+    /// Seed of bodies and request ids [default: drawn, and shown in the report]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Write the report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long)]
+    pub no_progress: bool,
+}
+
+impl RunArgs {
+    /// The run that these flags describe.
+    ///
+    /// # Errors
+    /// The first value that cannot be, with its limit and its flag.
+    pub fn plan(self) -> Result<Plan, PlanError> {
+        let body = self.body()?;
+        let mut headers: HeaderMap = HeaderMap::new();
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        if let Some(content_type) = self.content_type {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+        Plan::new(PlanOptions {
+            url: self.url.unwrap_or_default(),
+            method: self.method,
+            headers,
+            body,
+            check: self.check,
+            rate: self.rate,
+            connections: self.connections,
+            threads: self.threads,
+            requests: self.requests,
+            duration: self.duration,
+            warmup: self.warmup,
+            timeout: self.timeout,
+            seed: self.seed,
+        })
+    }
+
+    /// Where progress goes.
+    pub fn progress(&self) -> Progress {
+        progress(self.no_progress)
+    }
+
+    fn body(&self) -> Result<BodySource, PlanError> {
+        if let Some(text) = &self.data {
+            return Ok(BodySource::Bytes(text.clone().into_bytes().into()));
+        }
+        if let Some(path) = &self.data_file {
+            let error =
+                |problem: String| PlanError::new(path.display().to_string(), problem, "-D/--data-file");
+            let len = std::fs::metadata(path).map_err(|cause| error(cause.to_string()))?.len();
+            if len > BODY_LEN_MAX {
+                return Err(error(format!("it has {len} bytes, at most {BODY_LEN_MAX} are kept in memory")));
+            }
+            let bytes = std::fs::read(path).map_err(|cause| error(cause.to_string()))?;
+            return Ok(BodySource::Bytes(bytes.into()));
+        }
+        if self.body_size.is_empty() {
+            Ok(BodySource::None)
+        } else {
+            Ok(BodySource::Sizes(self.body_size.clone()))
+        }
+    }
+}
+
+/// Where progress goes, given `--no-progress`.
+pub fn progress(off: bool) -> Progress {
+    if off { Progress::Off } else { Progress::Stderr }
+}
+
+/// `30s`, `500ms`, `1m 30s`; a bare number is seconds, as in hey.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30s, 500ms or 2m"))
+}
+
+/// `200`, `10k`, `2m`: decimal multiples.
+fn count(text: &str) -> Result<u64, String> {
+    scaled(text, 1_000).ok_or_else(|| "write it as 200, 10k or 2m".to_owned())
+}
+
+/// `64`, `16k`, `1m`: binary multiples.
+fn size(text: &str) -> Result<u64, String> {
+    scaled(text, 1_024).ok_or_else(|| "write it as 64, 16k or 1m".to_owned())
+}
+
+fn scaled(text: &str, kilo: u64) -> Option<u64> {
+    let (digits, factor) = match text.to_ascii_lowercase() {
+        lower if lower.ends_with('k') => (lower.len() - 1, kilo),
+        lower if lower.ends_with('m') => (lower.len() - 1, kilo * kilo),
+        lower => (lower.len(), 1),
+    };
+    text.get(..digits)?.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn rate_fraction(text: &str) -> Result<f64, String> {
+    let fraction: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if fraction > 0.0 && fraction <= 2.0 {
+        Ok(fraction)
+    } else {
+        Err("it must be above 0 and up to 2".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn plan(args: &[&str]) -> Plan {
+        let cli = Cli::try_parse_from([&["loadgen"], args].concat()).unwrap();
+        cli.run.plan().unwrap()
+    }
+
+    fn error(args: &[&str]) -> String {
+        Cli::try_parse_from([&["loadgen"], args].concat()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_hey_and_oha_mean_the_same() {
+        let plan = plan(&[
+            "-n",
+            "10k",
+            "-c",
+            "8",
+            "-q",
+            "2k",
+            "-m",
+            "PUT",
+            "-d",
+            "text",
+            "-T",
+            "text/plain",
+            "-H",
+            "X-A: 1",
+            "-t",
+            "5",
+            "-z",
+            "1m",
+            "http://h/p",
+        ]);
+        assert_eq!((plan.requests, plan.connections, plan.rate()), (Some(10_000), 8, Some(2_000)));
+        assert_eq!((plan.timeout, plan.duration), (Duration::from_secs(5), Some(Duration::from_mins(1))));
+        assert_eq!(plan.head.method, Method::PUT);
+        assert_eq!(plan.head.headers["content-type"], "text/plain");
+        assert_eq!(plan.head.headers["x-a"], "1");
+    }
+
+    #[test]
+    fn body_sizes_are_binary_and_counts_decimal() {
+        assert_eq!(plan(&["--body-size", "64,16k", "h"]).body.sizes(), [64, 16_384]);
+        assert_eq!(count("2m"), Ok(2_000_000));
+        assert!(count("2x").is_err() && size("").is_err() && size("99999999999999m").is_err());
+    }
+
+    #[test]
+    fn errors_name_the_flag() {
+        assert!(error(&["-d", "a", "-D", "b", "h"]).contains("--data-file"));
+        assert!(error(&["-z", "soon", "h"]).contains("--duration"));
+        assert!(error(&["-q", "-5", "h"]).contains("-5"));
+        assert!(error(&["-H", "Content-Length: 3", "h"]).contains("--header"));
+        assert!(error(&["demo", "--rate-fraction", "3"]).contains("--rate-fraction"));
+    }
+
+    #[test]
+    fn the_servers_flags_are_passed_on_as_they_are() {
+        let cli = Cli::try_parse_from(["loadgen", "serve", "--cores", "0,1", "--", "--listen", "x"]).unwrap();
+        let Some(Command::Serve(args)) = cli.command else { panic!("serve is a command") };
+        assert_eq!((args.cores, args.server), (vec![0, 1], vec!["--listen".into(), "x".into()]));
+    }
+}

@@ -1,0 +1,174 @@
+//! Without rendering the head beforehand, each request would pay for formatting that never changes.
+
+use http::{
+    header::{
+        ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, USER_AGENT,
+    },
+    {HeaderValue, Method},
+};
+
+use crate::{
+    body::{ID_LEN, Payload},
+    target::Target,
+};
+
+/// Header fields that the generator writes itself, because its checks depend on them.
+pub const OWN_HEADERS: [HeaderName; 3] =
+    [CONTENT_LENGTH, TRANSFER_ENCODING, HeaderName::from_static("x-request-id")];
+
+/// What every request of a run says, bodies apart.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// Request method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// `host[:port]` of the target.
+    pub authority: String,
+    /// Header fields from the command line; they replace the defaults of the same name.
+    pub headers: HeaderMap,
+}
+
+impl RequestHead {
+    /// The head of requests to `target`.
+    pub fn new(method: Method, target: &Target, headers: HeaderMap) -> Self {
+        Self { method, path: target.path.clone(), authority: target.authority.clone(), headers }
+    }
+}
+
+/// The rendered heads of a run, one for each body size, with a gap for the request id.
+#[derive(Clone, Debug)]
+pub struct RequestTemplate {
+    heads: Vec<Vec<u8>>,
+    id_at: usize,
+}
+
+impl RequestTemplate {
+    /// Renders `head` for each of the body lengths in `sizes`.
+    pub fn new(head: &RequestHead, sizes: &[u64]) -> Self {
+        let mut text = format!("{} {} HTTP/1.1\r\nx-request-id: ", head.method, head.path).into_bytes();
+        let id_at = text.len();
+        text.extend_from_slice(&[b'0'; ID_LEN]);
+        text.extend_from_slice(b"\r\n");
+        let has_body = sizes.iter().any(|size| *size > 0);
+        for (name, value) in default_headers(head, has_body) {
+            if !head.headers.contains_key(&name) {
+                push_header(&mut text, &name, value.as_bytes());
+            }
+        }
+        for (name, value) in &head.headers {
+            push_header(&mut text, name, value.as_bytes());
+        }
+        let expects_length = has_body || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+        let heads = sizes
+            .iter()
+            .map(|size| {
+                let mut text = text.clone();
+                if expects_length {
+                    push_header(&mut text, &CONTENT_LENGTH, size.to_string().as_bytes());
+                }
+                text.extend_from_slice(b"\r\n");
+                text
+            })
+            .collect();
+        Self { heads, id_at }
+    }
+
+    /// Puts the head for `payload` into `out`, which keeps its memory from request to request.
+    pub fn render(&self, payload: &Payload, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.heads[payload.size_class]);
+        out[self.id_at..self.id_at + ID_LEN].copy_from_slice(&payload.id);
+    }
+}
+
+fn default_headers(head: &RequestHead, has_body: bool) -> Vec<(HeaderName, String)> {
+    let mut headers = vec![
+        (HOST, head.authority.clone()),
+        (USER_AGENT, concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned()),
+        (ACCEPT, "*/*".to_owned()),
+    ];
+    if has_body {
+        headers.push((CONTENT_TYPE, "application/octet-stream".to_owned()));
+    }
+    headers
+}
+
+fn push_header(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    text.extend_from_slice(name.as_str().as_bytes());
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+/// Parses `Name: value` as given to `-H`.
+///
+/// # Errors
+/// Says what is wrong with the text, without naming the flag.
+pub fn parse_header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("it has no colon; write it as 'Name: value'")?;
+    let name: HeaderName = name.trim().parse().map_err(|error| format!("'{}': {error}", name.trim()))?;
+    if OWN_HEADERS.contains(&name) {
+        return Err(format!("{name} is set by loadgen itself, its checks depend on it"));
+    }
+    let value = HeaderValue::from_str(value.trim()).map_err(|error| format!("the value: {error}"))?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{Body, RunId};
+
+    fn head(method: Method, headers: &[&str]) -> RequestHead {
+        let target = Target::parse("http://localhost:8080/echo?x=1").unwrap();
+        let headers = headers.iter().map(|text| parse_header(text).unwrap()).collect();
+        RequestHead::new(method, &target, headers)
+    }
+
+    fn rendered(head: &RequestHead, body: &Body) -> String {
+        let payload = body.payload(RunId::from_seed(1), 5);
+        let mut out = Vec::new();
+        RequestTemplate::new(head, &body.sizes()).render(&payload, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_get_has_an_id_and_no_length() {
+        let text = rendered(&head(Method::GET, &[]), &Body::None);
+        assert!(text.starts_with("GET /echo?x=1 HTTP/1.1\r\nx-request-id: "));
+        assert!(text.contains("0000000000000005\r\nhost: localhost:8080\r\n"));
+        assert!(!text.contains("content-length"));
+        assert!(text.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn each_body_size_has_its_own_length() {
+        let body = Body::generated(1, &[64, 16_384]);
+        let template = RequestTemplate::new(&head(Method::POST, &[]), &body.sizes());
+        let mut out = Vec::new();
+        for request in 0..20 {
+            let payload = body.payload(RunId::from_seed(1), request);
+            template.render(&payload, &mut out);
+            let text = str::from_utf8(&out).unwrap();
+            assert!(text.contains(&format!("content-length: {}\r\n", payload.len)));
+        }
+    }
+
+    #[test]
+    fn a_given_header_replaces_the_default() {
+        let text = rendered(&head(Method::POST, &["Host: other", "X-A: 1", "x-a: 2"]), &Body::None);
+        assert_eq!(text.matches("host:").count(), 1);
+        assert!(text.contains("host: other\r\n") && text.contains("x-a: 1\r\nx-a: 2\r\n"));
+        assert!(text.contains("content-length: 0\r\n"));
+    }
+
+    #[test]
+    fn headers_that_would_break_the_checks_are_refused() {
+        for text in
+            ["Content-Length: 3", "Transfer-Encoding: chunked", "X-Request-Id: me", "no colon", "a b: c"]
+        {
+            assert!(parse_header(text).is_err(), "{text}");
+        }
+    }
+}

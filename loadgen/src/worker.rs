@@ -1,0 +1,412 @@
+//! Without a runtime of its own for each core, requests would cross threads and pay for locks and wake-ups.
+//!
+//! Nothing is shared between workers while they run: each has its lane of the schedule, its connections, its
+//! histograms and its receive buffer. The records are merged when all are done.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    body::RunId,
+    clock::{monotonic_ns, thread_cpu_ns, thread_wait_ns},
+    connection,
+    dispatch::{Dispatch, Next, Ticket},
+    engine::{Job, Link, RECEIVE_BUFFER_LEN},
+    failure::Failure,
+    latency::Stamps,
+    live::Snapshot,
+    pacer::Pacer,
+    patrol::Patrol,
+    record::{Completion, Record},
+    run::{Connected, Phase, Shared},
+    schedule::Lane,
+};
+
+/// Connections that a worker opens at the same time; a listen backlog is often 128.
+const OPENING_MAX: usize = 64;
+
+/// How long an interrupted run waits for what is in flight.
+const INTERRUPTED_DRAIN: Duration = Duration::from_secs(1);
+
+/// What one worker brings home.
+#[derive(Debug)]
+pub(crate) struct WorkerReport {
+    pub(crate) record: Record,
+    /// CPU time of the worker's thread during the run, without `spun_ns`.
+    pub(crate) cpu_ns: u64,
+    /// CPU time that the pacer spent on waiting.
+    pub(crate) spun_ns: u64,
+    /// Wall time of the run as the worker saw it.
+    pub(crate) wall_ns: u64,
+    /// Time for which the worker was ready to run and had no CPU.
+    pub(crate) waited_ns: u64,
+    /// Time for which the worker's event loop did not turn although it was due to.
+    pub(crate) stalled_ns: u64,
+    /// When the last response was complete.
+    pub(crate) last_finished_ns: u64,
+}
+
+/// The state that the tasks of one worker share; all of them run on one thread.
+pub(crate) struct Worker {
+    pub(crate) job: Arc<Job>,
+    pub(crate) run_id: RunId,
+    /// The buffer that all connections read into, one after the other.
+    pub(crate) receive: RefCell<Box<[u8]>>,
+    shared: Arc<Shared>,
+    opening: Rc<Semaphore>,
+    dispatch: RefCell<Dispatch>,
+    slots: RefCell<Vec<Slot>>,
+    record: RefCell<Record>,
+    last_finished_ns: Cell<u64>,
+    spun_ns: Cell<u64>,
+    /// Set whenever a connection is polled, which tells the pacer's waiting from work.
+    worked: Cell<bool>,
+    /// Set while the pacer waits for a connection to come idle.
+    pacer_parked: Cell<bool>,
+    connection_idle: Notify,
+}
+
+/// What the worker knows about one of its connections.
+#[derive(Default)]
+struct Slot {
+    waker: Option<Waker>,
+    /// Handed over by the pacer, not yet picked up.
+    ticket: Option<Ticket>,
+    in_flight: Option<(Ticket, u64)>,
+    expired: bool,
+}
+
+/// Runs worker `index` of `shared.plan.threads` on the calling thread.
+pub(crate) fn run(
+    shared: &Arc<Shared>,
+    index: usize,
+    mut phase: watch::Receiver<Phase>,
+    connected: &mpsc::Sender<Connected>,
+) -> io::Result<WorkerReport> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let threads = shared.plan.threads;
+        let connections = (index..shared.plan.connections).step_by(threads.get()).count();
+        let opening = Rc::new(Semaphore::new(OPENING_MAX));
+        let links = open_all(shared, &opening, connections, &mut phase, connected).await;
+        // The controller closes the channel's other end only after it has told the phase.
+        while *phase.borrow_and_update() == Phase::Connect {
+            if phase.changed().await.is_err() {
+                break;
+            }
+        }
+        let Phase::Run { start_ns } = *phase.borrow() else { return Ok(WorkerReport::empty()) };
+        let lane = shared.schedule.lane(index as u64, shared.plan.threads_u64());
+        let worker = Rc::new(Worker::new(Arc::clone(shared), opening, lane, start_ns, connections));
+        worker.measure(index, start_ns, links, phase).await
+    })
+}
+
+/// Opens `connections` connections, a few at a time, and reports how many could be opened.
+async fn open_all(
+    shared: &Arc<Shared>,
+    opening: &Rc<Semaphore>,
+    connections: usize,
+    phase: &mut watch::Receiver<Phase>,
+    connected: &mpsc::Sender<Connected>,
+) -> Vec<Option<Link>> {
+    let mut attempts = JoinSet::new();
+    for _ in 0..connections {
+        let (shared, opening) = (Arc::clone(shared), Rc::clone(opening));
+        attempts.spawn_local(async move { shared.open(&opening).await });
+    }
+    let mut links = Vec::with_capacity(connections);
+    let mut failure = None;
+    while let Some(attempt) = tokio::select! {
+        attempt = attempts.join_next() => attempt,
+        _ = phase.changed() => None,
+    } {
+        match attempt {
+            Ok(Ok(link)) => links.push(Some(link)),
+            Ok(Err(failed)) => failure = Some(failed),
+            // Aborting is left to the drop of the set, so this is a panic: let it be seen.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+    let opened = links.len();
+    links.resize_with(connections, || None);
+    // The receiver is gone only if the controller gave up, and then nobody wants to know.
+    connected.send(Connected { opened, failure }).await.unwrap_or_default();
+    links
+}
+
+impl WorkerReport {
+    fn empty() -> Self {
+        Self {
+            record: Record::new(),
+            cpu_ns: 0,
+            spun_ns: 0,
+            wall_ns: 0,
+            waited_ns: 0,
+            stalled_ns: 0,
+            last_finished_ns: 0,
+        }
+    }
+}
+
+impl Worker {
+    fn new(
+        shared: Arc<Shared>,
+        opening: Rc<Semaphore>,
+        lane: Lane,
+        start_ns: u64,
+        connections: usize,
+    ) -> Self {
+        Self {
+            job: Arc::clone(&shared.job),
+            run_id: RunId::from_seed(shared.plan.seed),
+            receive: RefCell::new(vec![0; RECEIVE_BUFFER_LEN].into()),
+            shared,
+            opening,
+            dispatch: RefCell::new(Dispatch::new(lane, start_ns)),
+            slots: RefCell::new((0..connections).map(|_| Slot::default()).collect()),
+            record: RefCell::new(Record::new()),
+            last_finished_ns: Cell::new(0),
+            spun_ns: Cell::new(0),
+            worked: Cell::new(false),
+            pacer_parked: Cell::new(false),
+            connection_idle: Notify::new(),
+        }
+    }
+
+    /// Runs all connections until the schedule is done and everything is answered, or the time for that is up.
+    async fn measure(
+        self: Rc<Self>,
+        index: usize,
+        start_ns: u64,
+        links: Vec<Option<Link>>,
+        mut phase: watch::Receiver<Phase>,
+    ) -> io::Result<WorkerReport> {
+        let mut pacing = JoinSet::new();
+        pacing.spawn_local(Rc::clone(&self).pace(Pacer::new()?));
+        let mut connections = JoinSet::new();
+        for (connection, link) in links.into_iter().enumerate() {
+            connections.spawn_local(connection::drive(Rc::clone(&self), connection, link));
+        }
+        let (cpu_before_ns, wait_before_ns) = (thread_cpu_ns(), thread_wait_ns());
+        let mut patrol = Patrol::new(&self.shared, start_ns);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                ended = connections.join_next() => match ended {
+                    Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                    Some(Ok(())) => {}
+                    None => break,
+                },
+                ended = pacing.join_next(), if !pacing.is_empty() => match ended {
+                    Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                    Some(Ok(result)) => result?,
+                    None => {}
+                },
+                _ = patrol.interval.tick() => {
+                    if patrol.look(&self, index) {
+                        break;
+                    }
+                }
+                changed = phase.changed(), if !stopping => {
+                    stopping = true;
+                    if changed.is_err() || *phase.borrow() == Phase::Stop {
+                        self.stop();
+                        patrol.drain_by(monotonic_ns(), INTERRUPTED_DRAIN);
+                    }
+                }
+            }
+        }
+        let end_ns = monotonic_ns();
+        self.publish(index, end_ns);
+        Ok(WorkerReport {
+            record: self.take_record(end_ns),
+            cpu_ns: (thread_cpu_ns() - cpu_before_ns).saturating_sub(self.spun_ns.get()),
+            spun_ns: self.spun_ns.get(),
+            wall_ns: end_ns.saturating_sub(start_ns),
+            waited_ns: thread_wait_ns().zip(wait_before_ns).map_or(0, |(after, before)| after - before),
+            stalled_ns: patrol.stalled_ns,
+            last_finished_ns: self.last_finished_ns.get(),
+        })
+    }
+
+    /// Hands each request to an idle connection at its instant.
+    async fn pace(self: Rc<Self>, mut pacer: Pacer) -> io::Result<()> {
+        loop {
+            let Some(due_ns) = self.dispatch.borrow().next_due_ns() else { break };
+            if !self.dispatch.borrow().has_idle() {
+                self.pacer_parked.set(true);
+                self.connection_idle.notified().await;
+                self.pacer_parked.set(false);
+                continue;
+            }
+            let now_ns = pacer.wait_until(due_ns, &self.worked).await?;
+            self.spun_ns.set(pacer.spun_ns());
+            let mut slots = self.slots.borrow_mut();
+            self.dispatch.borrow_mut().release(now_ns, |connection, ticket| {
+                slots[connection].ticket = Some(ticket);
+                slots[connection].wake();
+            });
+        }
+        self.wake_all();
+        Ok(())
+    }
+
+    /// Connection `index` is free: what next?
+    pub(crate) fn connection_free(&self, index: usize, free_ns: u64) -> Next {
+        let next = self.dispatch.borrow_mut().connection_free(index, free_ns);
+        if next == Next::Idle && self.pacer_parked.get() {
+            self.connection_idle.notify_one();
+        }
+        next
+    }
+
+    /// Remembers how to wake connection `index`.
+    pub(crate) fn register(&self, index: usize, waker: &Waker) {
+        self.slots.borrow_mut()[index].waker = Some(waker.clone());
+    }
+
+    /// The request that the pacer handed to connection `index`.
+    pub(crate) fn take_held(&self, index: usize) -> Option<Ticket> {
+        self.slots.borrow_mut()[index].ticket.take()
+    }
+
+    /// True when no idle connection will be handed a request any more.
+    pub(crate) fn is_idle_for_good(&self) -> bool {
+        self.dispatch.borrow().next_due_ns().is_none()
+    }
+
+    /// Idle connection `index` is closed; a request that was handed to it just before waits for its reopening.
+    pub(crate) fn connection_lost(&self, index: usize, now_ns: u64) {
+        self.dispatch.borrow_mut().connection_lost(index, now_ns);
+    }
+
+    /// Connection `index` was gone from `lost_ns` to `open_ns`; a request that was handed to it waited for that.
+    pub(crate) fn delay_held(&self, index: usize, lost_ns: u64, open_ns: u64) {
+        if let Some(ticket) = &mut self.slots.borrow_mut()[index].ticket {
+            ticket.lag_connection_ns += open_ns.saturating_sub(lost_ns.max(ticket.intended_ns));
+        }
+    }
+
+    /// Opens one connection.
+    pub(crate) async fn open(&self) -> Result<Link, Failure> {
+        self.shared.open(&self.opening).await
+    }
+
+    /// The oldest due request, for a connection that cannot be opened.
+    pub(crate) fn take_due(&self, now_ns: u64) -> Option<Ticket> {
+        self.dispatch.borrow_mut().take_due(now_ns)
+    }
+
+    /// True when connection `index` has nothing more to send.
+    pub(crate) fn is_over(&self, index: usize) -> bool {
+        self.slots.borrow()[index].ticket.is_none() && self.dispatch.borrow().is_finished(monotonic_ns())
+    }
+
+    /// Connection `index` starts to send.
+    pub(crate) fn begin(&self, index: usize, ticket: Ticket, started_ns: u64) {
+        let slot = &mut self.slots.borrow_mut()[index];
+        slot.in_flight = Some((ticket, started_ns));
+        slot.expired = false;
+    }
+
+    /// Connection `index` is polled: true when its request has had its time.
+    pub(crate) fn is_expired(&self, index: usize) -> bool {
+        self.worked.set(true);
+        self.slots.borrow()[index].expired
+    }
+
+    /// The request on connection `index` ended.
+    pub(crate) fn finish(&self, index: usize, completion: Completion) {
+        self.slots.borrow_mut()[index].in_flight = None;
+        self.complete(completion);
+    }
+
+    /// A request ended.
+    pub(crate) fn complete(&self, completion: Completion) {
+        self.last_finished_ns.set(completion.stamps.finished_ns);
+        self.record.borrow_mut().complete(completion);
+    }
+
+    /// Sends nothing more.
+    fn stop(&self) {
+        self.dispatch.borrow_mut().stop(monotonic_ns());
+        self.connection_idle.notify_one();
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.slots.borrow().iter().for_each(Slot::wake);
+    }
+
+    /// Puts the requests that complete from now on into window `window`, in which the schedule is behind.
+    pub(crate) fn observe(&self, window: usize, now_ns: u64) {
+        let mut record = self.record.borrow_mut();
+        record.window = window;
+        let behind_ns = self.dispatch.borrow().behind_ns(now_ns);
+        let least_ns = &mut record.windows[window].behind_min_ns;
+        *least_ns = behind_ns.min(*least_ns);
+    }
+
+    /// Ends every request that has been under way for longer than `timeout_ns`.
+    pub(crate) fn expire(&self, now_ns: u64, timeout_ns: u64) {
+        for slot in self.slots.borrow_mut().iter_mut() {
+            let overdue = slot.in_flight.is_some_and(|(_, started)| now_ns - started >= timeout_ns);
+            if overdue && !slot.expired {
+                slot.expired = true;
+                slot.wake();
+            }
+        }
+    }
+
+    pub(crate) fn publish(&self, index: usize, now_ns: u64) {
+        let in_flight = self.slots.borrow().iter().filter(|slot| slot.in_flight.is_some()).count() as u64;
+        let record = self.record.borrow();
+        let phases = [&record.warmup, &record.measured];
+        self.shared.live[index].publish(Snapshot {
+            ok: phases.iter().map(|counts| counts.ok).sum(),
+            failed: phases.iter().map(|counts| counts.failed()).sum(),
+            in_flight,
+            backlog: self.dispatch.borrow().backlog(now_ns),
+        });
+    }
+
+    /// Closes the books: what is in flight and what was never sent is recorded as that.
+    fn take_record(&self, end_ns: u64) -> Record {
+        let mut record = self.record.take();
+        let dispatch = self.dispatch.borrow();
+        (record.warmup.scheduled, record.measured.scheduled) = dispatch.scheduled();
+        dispatch.each_unsent(end_ns, |intended_ns, lag_connection_ns| {
+            record.unsent(end_ns - intended_ns, lag_connection_ns);
+        });
+        for slot in self.slots.borrow().iter() {
+            if let Some((ticket, started_ns)) = slot.in_flight {
+                record.in_flight_at_end(ticket.measured, Stamps::new(ticket, started_ns, end_ns));
+            }
+            if let Some(ticket) = slot.ticket {
+                record.handed_over_at_end(ticket, end_ns);
+            }
+        }
+        record
+    }
+}
+
+impl Slot {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
