@@ -191,7 +191,8 @@ impl Plan {
         }
         within_time(options.warmup, Duration::ZERO, DURATION_MAX, "--warmup")?;
         within_time(options.timeout, Duration::from_millis(1), TIMEOUT_MAX, "-t/--timeout")?;
-        let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+        // Below 2^53, so that every reader of the JSON reads the same number.
+        let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 53));
         let ends_by_time = options.duration.is_some() || options.requests.is_none();
         Ok(Self {
             head: RequestHead::new(method, &target, options.headers),
