@@ -8,6 +8,8 @@ mod head;
 pub mod request;
 pub mod response;
 
+pub use self::head::Malformed;
+
 use std::{
     cell::RefCell,
     io::{self, IoSlice},

@@ -21,7 +21,7 @@ use crate::{
     drain::{self, DrainReport},
     request::RequestBody,
     socket::accept,
-    task::TaskKind,
+    task::{TaskKind, spawn},
     telemetry::exposition,
 };
 
@@ -35,7 +35,7 @@ pub(crate) async fn serve(
     let service = tower::service_fn(move |request: Request<RequestBody>| {
         std::future::ready(Ok::<_, Infallible>(answer(&request, &data)))
     });
-    core.spawn(TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
+    spawn(&core, TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
     drain::coordinate(core, shutdown).await
 }
 

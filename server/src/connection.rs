@@ -11,11 +11,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::detect::Protocol;
-pub(crate) use self::{
-    lifecycle::{Activity, Exchange},
-    stream::body_was_polled,
-};
 use crate::{
+    activity::Activity,
     core::{Core, Slot},
     request::HttpService,
     socket::progress::Progress,

@@ -1,18 +1,15 @@
 //! What all connections of one server share: without one owner, limits, counters and drain state would each find
 //! their own way through the code.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::{config::Config, drain::Lifecycle, request::Gate, task::TaskKind, telemetry::metrics::Metrics};
+use crate::{config::Config, phase::Lifecycle, request::Gate, telemetry::metrics::Metrics};
 
 /// One server: its configuration, limits, counters, tasks and phase.
 #[derive(Debug)]
@@ -37,11 +34,6 @@ impl Core {
             tasks: TaskTracker::new(),
             config,
         })
-    }
-
-    /// Spawns a task that this server owns. See [`crate::task`].
-    pub(crate) fn spawn(self: &Arc<Self>, kind: TaskKind, future: impl Future<Output = ()> + Send + 'static) {
-        crate::task::spawn(self, kind, future);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A server core for production async Rust, and the echo server that shows it.
 //!
-//! [`serve`] runs any tower service behind every limit, deadline and drain phase of [`Config`]; [`Server`] and [`cli`]
+//! [`serve`] runs any tower service behind every limit, deadline and drain phase of [`Config`]; [`Server`] and [`cli()`]
 //! are the echo server as a process. The modules stand in the order in which the bytes of a request meet them:
 //!
 //! ```text
@@ -15,6 +15,7 @@
 //! Beside the path: [`config`](Config) (every limit, once), `drain` (phases), `admin` (health and metrics on a thread of
 //! its own), `runtime` (work stealing or one runtime per core), `task` (the only place that spawns), `telemetry`.
 
+mod activity;
 mod admin;
 mod cli;
 mod config;
@@ -22,6 +23,7 @@ mod connection;
 mod core;
 mod drain;
 mod echo;
+mod phase;
 mod request;
 mod runtime;
 mod server;
@@ -32,8 +34,9 @@ mod telemetry;
 pub use self::{
     cli::cli,
     config::{Config, ConfigError, Kind, LogFormat, Runtime, SETTINGS, Setting, limits_table},
-    drain::{DrainReport, Phase},
+    drain::DrainReport,
     echo::{Echo, EchoBody, EchoFuture},
+    phase::Phase,
     request::{BodyError, BoxError, HttpService, RequestBody},
     server::{Server, ServerError, serve},
     socket::listen::Listener,

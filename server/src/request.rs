@@ -3,8 +3,12 @@
 mod admission;
 mod body;
 mod deadline;
+mod failure;
+mod gate;
 mod id;
 mod meter;
+mod polls;
+mod record;
 mod rescue;
 mod response;
 mod stack;
@@ -17,8 +21,9 @@ use tower::Service;
 
 pub use self::body::{BodyError, RequestBody};
 pub(crate) use self::{
-    admission::Gate,
+    gate::Gate,
     id::RequestId,
+    polls::{BodyPolls, LastPoll},
     stack::{Stack, stack},
 };
 

@@ -14,7 +14,13 @@ use tokio::{
     runtime::{Builder, Runtime as Tokio},
 };
 
-use crate::{config::Runtime, core::Core, request::HttpService, socket::accept, task::TaskKind};
+use crate::{
+    config::Runtime,
+    core::Core,
+    request::HttpService,
+    socket::accept,
+    task::{TaskKind, spawn},
+};
 
 /// After the drain, how long a handler that blocks its thread may hold the process up.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
@@ -63,7 +69,7 @@ where
     S: HttpService,
 {
     runtime.block_on(async {
-        core.spawn(TaskKind::Accept, accept::run(listener, service, Arc::clone(core)));
+        spawn(core, TaskKind::Accept, accept::run(listener, service, Arc::clone(core)));
         core.lifecycle.ended().await;
     });
     runtime.shutdown_timeout(SHUTDOWN_WAIT);

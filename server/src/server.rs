@@ -13,15 +13,16 @@ use crate::{
     admin,
     config::{Config, ConfigError},
     core::Core,
-    drain::{self, DrainReport, Phase},
+    drain::{self, DrainReport},
     echo::Echo,
+    phase::Phase,
     request::HttpService,
     runtime,
     socket::{
         accept,
         listen::{self, Listener},
     },
-    task::TaskKind,
+    task::{TaskKind, spawn},
 };
 
 /// Serves `service` on `listener`, with every limit of `config`, until `shutdown` resolves and the server has drained.
@@ -46,7 +47,7 @@ where
     });
     let core = Core::new(config, connections_max);
     core.lifecycle.enter(Phase::Serving);
-    core.spawn(TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
+    spawn(&core, TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
     drain::coordinate(core, shutdown).await
 }
 

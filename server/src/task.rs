@@ -7,32 +7,7 @@ use std::{
 };
 
 use crate::core::Core;
-
-/// What a task is for: the label of `echo_tasks`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TaskKind {
-    /// One accept loop per listener.
-    Accept,
-    /// One client connection, from accept to close.
-    Connection,
-    /// One HTTP/2 stream: hyper runs each on a task of its own.
-    Http2Stream,
-    /// One client over the connection limit that is being told so.
-    Reject,
-}
-
-impl TaskKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Connection, Self::Http2Stream, Self::Reject];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Connection => "connection",
-            Self::Http2Stream => "h2 stream",
-            Self::Reject => "reject",
-        }
-    }
-}
+pub(crate) use crate::telemetry::metrics::TaskKind;
 
 /// Spawns onto the current runtime. The task belongs to `core`, whose drain waits for it.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]

@@ -2,7 +2,16 @@
 
 use std::mem::MaybeUninit;
 
-use super::response::Malformed;
+/// The bytes are not a valid HTTP/1.1 response.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub(super) String);
+
+impl Malformed {
+    pub(super) fn new(what: &str) -> Self {
+        Self(what.to_owned())
+    }
+}
 
 const HEADERS_MAX: usize = 100;
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: bytes in, events out, whatever way the stream was cut into pieces (RFC 9112 sections 2 to 7).
 
-use super::head::{self, Framing};
+use super::head::{self, Framing, Malformed};
 
 /// A response head beyond this is not one that any server sends on purpose.
 pub const HEAD_LEN_MAX: usize = 64 * 1024;
@@ -37,17 +37,6 @@ pub enum Progress {
         /// Bytes of the input that belong to the response.
         used: usize,
     },
-}
-
-/// The bytes are not a valid HTTP/1.1 response.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(pub(super) String);
-
-impl Malformed {
-    pub(super) fn new(what: &str) -> Self {
-        Self(what.to_owned())
-    }
 }
 
 /// What the end of the stream means at this point of the response.
@@ -124,7 +113,7 @@ impl Parser {
     /// Takes the next bytes of the stream and reports what they mean.
     ///
     /// # Errors
-    /// [`Malformed`] says what is wrong; the connection is of no use after that.
+    /// What is wrong; the connection is of no use after that.
     pub fn feed(&mut self, input: &[u8], mut on_event: impl FnMut(Event<'_>)) -> Result<Progress, Malformed> {
         self.started |= !input.is_empty();
         let mut used = 0;

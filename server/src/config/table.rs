@@ -289,7 +289,7 @@ impl Setting {
         }
     }
 
-    /// The current value, in a form that [`parse::set`] reads back.
+    /// The current value, in a form that flag, environment and file take.
     pub fn get(&self, config: &Config) -> String {
         let config = &mut config.clone();
         match self.kind {

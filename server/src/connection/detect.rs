@@ -13,8 +13,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Activity, lifecycle};
-use crate::telemetry::metrics::ConnectionEnd;
+use super::lifecycle;
+use crate::{activity::Activity, telemetry::metrics::ConnectionEnd};
 
 /// What an HTTP/2 client with prior knowledge says first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

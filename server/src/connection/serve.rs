@@ -18,10 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
 use super::{
-    lifecycle::{self, Activity, Drive, Expired, HeadDeadline, Stopped},
+    lifecycle::{self, Drive, Expired, HeadDeadline, Stopped},
     stream::StreamExecutor,
 };
 use crate::{
+    activity::Activity,
     config::Config,
     request::{self, HttpService, RequestBody, Stack},
     socket::refuse::{Refusal, refuse},
@@ -37,7 +38,7 @@ where
     let mut connection =
         http1_builder(activity.config()).serve_connection(io, ConnectionService::new(service, activity));
     let stopped = lifecycle::drive(Pin::new(&mut connection), activity).await;
-    let end = activity.end(&stopped);
+    let end = stopped.end(activity);
     if let Stopped::Expired(expired) = stopped {
         let io = connection.into_parts().io.into_inner();
         let refusal = (expired == Expired::Head).then_some(Refusal::HeaderTimeout);
@@ -61,7 +62,7 @@ where
         let farewell = activity.config().linger_timeout;
         let _closed_or_not = tokio::time::timeout(farewell, connection).await;
     }
-    activity.end(&stopped)
+    stopped.end(activity)
 }
 
 fn http1_builder(config: &Config) -> http1::Builder {

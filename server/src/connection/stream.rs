@@ -2,7 +2,6 @@
 //! socket, so the socket's deadline never sees it, and its task, buffers and place in the limit are held for ever.
 
 use std::{
-    cell::Cell,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -10,10 +9,11 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::Activity;
 use crate::{
+    activity::Activity,
+    request::{BodyPolls, LastPoll},
     socket::progress::{PaceLimits, PaceTimer},
-    task::TaskKind,
+    task::{TaskKind, spawn},
 };
 
 /// Spawns hyper's stream tasks, each with its deadline, as tasks of the server. hyper-util's own executor detaches
@@ -26,36 +26,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamE
         let core = self.0.core();
         let limits = PaceLimits::of_reader(&core.config);
         let paced = Paced { stream, limits, timer: PaceTimer::default(), wants_window: false };
-        core.spawn(TaskKind::Http2Stream, paced);
+        spawn(core, TaskKind::Http2Stream, paced);
     }
-}
-
-/// What a response body did while its stream's task was polled. The body says it, the task reads it; hyper, which
-/// stands between them, has no other way to tell.
-#[derive(Clone, Copy, Debug, Default)]
-struct BodyPolls {
-    /// Bytes handed to the stream.
-    yielded: usize,
-    /// How the last poll ended.
-    last: Option<LastPoll>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LastPoll {
-    /// The body's source has nothing yet.
-    Pending,
-    /// A frame was handed over; the next is asked for only when the stream has window.
-    Yielded,
-}
-
-thread_local!(static BODY: Cell<BodyPolls> = const { Cell::new(BodyPolls { yielded: 0, last: None }) });
-
-/// A response body was polled: it yielded `Some(bytes)`, or waits for its source.
-pub(crate) fn body_was_polled(yielded: Option<usize>) {
-    let mut polls = BODY.get();
-    polls.yielded += yielded.unwrap_or(0);
-    polls.last = Some(if yielded.is_some() { LastPoll::Yielded } else { LastPoll::Pending });
-    BODY.set(polls);
 }
 
 pin_project! {
@@ -74,13 +46,12 @@ impl<F: Future<Output = ()>> Future for Paced<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        BODY.set(BodyPolls::default());
-        if this.stream.poll(cx).is_ready() {
+        let (polled, body) = BodyPolls::during(|| this.stream.poll(cx));
+        if polled.is_ready() {
             return Poll::Ready(());
         }
-        let polls = BODY.get();
-        if let Some(last) = polls.last {
-            this.timer.moved(polls.yielded);
+        if let Some(last) = body.last {
+            this.timer.moved(body.yielded);
             *this.wants_window = last == LastPoll::Yielded;
         }
         if *this.wants_window && this.timer.poll_wait(cx, this.limits).is_ready() {

@@ -1,9 +1,8 @@
-//! Refuses what is too much before any work is done for it, and counts a request until the end of its body: tower's
-//! own limits release at the response head, so that streaming load is invisible to them.
+//! Refuses what is too much before any work is done for it: an overloaded server that first works and then refuses does
+//! nothing else.
 
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
@@ -14,50 +13,11 @@ use tower::Service;
 
 use super::{
     body::{BodyError, RequestBody},
-    rescue::Failure,
+    failure::Failure,
+    gate::{Admitted, Gate},
     response::ResponseBody,
 };
-use crate::{connection::Activity, telemetry::metrics::Shed};
-
-/// The limit of requests in progress.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    limit: usize,
-    entered: AtomicUsize,
-}
-
-impl Gate {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, entered: AtomicUsize::new(0) }
-    }
-
-    pub(crate) fn entered(&self) -> usize {
-        self.entered.load(Relaxed)
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-
-    fn try_enter(activity: &Activity) -> Option<Admitted> {
-        let gate = &activity.core().gate;
-        if gate.entered.fetch_add(1, Relaxed) < gate.limit {
-            return Some(Admitted(activity.clone()));
-        }
-        gate.entered.fetch_sub(1, Relaxed);
-        None
-    }
-}
-
-/// A request's place in the limit, released on drop.
-#[derive(Debug)]
-pub(crate) struct Admitted(Activity);
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        self.0.core().gate.entered.fetch_sub(1, Relaxed);
-    }
-}
+use crate::{activity::Activity, telemetry::metrics::Shed};
 
 /// Decides in `call`: hyper has no readiness to push back on, and a place that is reserved in `poll_ready` but never
 /// used is lost.

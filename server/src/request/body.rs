@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::RequestId;
 use crate::{
-    connection::Activity,
+    activity::Activity,
     socket::progress::{PaceLimits, PaceTimer, Slow},
 };
 

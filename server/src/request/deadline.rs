@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower::{Service, ServiceExt as _, util::Oneshot};
 
-use super::{BoxError, body::RequestBody, rescue::Failure};
+use super::{BoxError, body::RequestBody, failure::Failure};
 
 /// The innermost layer: waits until the service is ready, calls it, and bounds the time to the response head.
 ///

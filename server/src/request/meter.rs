@@ -4,13 +4,12 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -20,12 +19,10 @@ use super::{
     BoxError,
     body::RequestBody,
     id::X_REQUEST_ID,
+    record::Record,
     response::{self, ResponseBody},
 };
-use crate::{
-    connection::{Activity, Exchange},
-    telemetry::metrics::{Aborted, Shard, method_index},
-};
+use crate::activity::Activity;
 
 /// Queue and service time of a response (W3C Server Timing), in milliseconds with microsecond digits.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -129,59 +126,6 @@ fn server_timing(queue: Duration, service: Duration) -> HeaderValue {
 fn push(text: &mut [u8], at: usize, part: &[u8]) -> usize {
     text[at..at + part.len()].copy_from_slice(part);
     at + part.len()
-}
-
-/// What becomes of one request; written to the metrics on drop, whoever drops it.
-#[derive(Debug)]
-pub(super) struct Record {
-    exchange: Exchange,
-    received_at: Instant,
-    method: usize,
-    pub(super) is_head: bool,
-    /// Set once there is a response.
-    pub(super) status: Option<StatusCode>,
-    /// Whether its body has been handed over to the end.
-    pub(super) is_complete: bool,
-}
-
-impl Record {
-    fn begin(activity: &Activity, method: &Method) -> Self {
-        let exchange = Exchange::begin(activity);
-        activity.core().metrics.shard().requests_in_flight.fetch_add(1, Relaxed);
-        Self {
-            received_at: exchange.received_at(),
-            exchange,
-            method: method_index(method),
-            is_head: method == Method::HEAD,
-            status: None,
-            is_complete: false,
-        }
-    }
-}
-
-impl Record {
-    /// The counters of the calling thread.
-    pub(super) fn shard(&self) -> &Shard {
-        self.exchange.activity().core().metrics.shard()
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        self.exchange.end(now);
-        let shard = self.shard();
-        match self.status {
-            None => shard.aborted(Aborted::BeforeResponse),
-            Some(status) => {
-                shard.request_done(self.method, status, now.saturating_duration_since(self.received_at));
-                if !self.is_complete {
-                    shard.aborted(Aborted::InBody);
-                }
-            }
-        }
-        shard.requests_in_flight.fetch_sub(1, Relaxed);
-    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{BoxError, admission::Admitted, meter::Record, rescue::Failure};
-use crate::connection::body_was_polled;
+use super::{BoxError, failure::Failure, gate::Admitted, polls::BodyPolls, record::Record};
 
 pin_project! {
     /// One type through all layers, filled in on the way out: a wrapper per layer would move each response once more
@@ -81,7 +80,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.as_mut().project();
         let Poll::Ready(polled) = this.content.as_mut().poll_frame(cx) else {
-            body_was_polled(None);
+            BodyPolls::pending();
             return Poll::Pending;
         };
         let Some(record) = this.record else { return Poll::Ready(polled) };
@@ -89,7 +88,7 @@ where
             None => record.is_complete = true,
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                body_was_polled(Some(bytes));
+                BodyPolls::yielded(bytes);
                 record.shard().response_body_bytes.fetch_add(bytes as u64, Relaxed);
                 *this.left = this.left.map(|left| left.saturating_sub(bytes as u64));
                 // hyper need not poll again after this (tower-http#625).

@@ -2,7 +2,7 @@
 //! what order.
 
 use super::{admission::Admission, deadline::Deadline, meter::Meter, rescue::Rescue, trace::Trace};
-use crate::connection::Activity;
+use crate::activity::Activity;
 
 /// [`stack`]'s layers around the service `S`.
 pub(crate) type Stack<S> = Meter<Rescue<Admission<Trace<Deadline<S>>>>>;

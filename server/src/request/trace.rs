@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 use tracing::Span;
 
-use super::{body::RequestBody, rescue::Failure};
+use super::{body::RequestBody, failure::Failure};
 
 /// Decides before a span is made whether there is one.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use crate::{
     connection,
     core::{Core, Slots},
     request::HttpService,
-    task::TaskKind,
+    task::{TaskKind, spawn},
     telemetry::metrics::{AcceptError, Shed},
 };
 
@@ -99,7 +99,7 @@ where
         let place = loop {
             if let Some(slot) = Slots::try_take(&core) {
                 let connection = connection::run(io, peer, slot, self.service.clone(), Arc::clone(&core));
-                return core.spawn(TaskKind::Connection, connection);
+                return spawn(&core, TaskKind::Connection, connection);
             }
             // At the bound of refusals the next client waits for whichever comes first: to be served, or refused.
             tokio::select! {
@@ -109,7 +109,7 @@ where
         };
         core.metrics.shard().shed(Shed::Connections);
         let linger = core.config.linger_timeout;
-        core.spawn(TaskKind::Reject, async move {
+        spawn(&core, TaskKind::Reject, async move {
             refuse(io, Some(Refusal::Shed(Shed::Connections)), linger).await;
             drop(place);
         });

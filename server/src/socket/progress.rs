@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::{config::Config, connection::Activity};
+use crate::{activity::Activity, config::Config};
 
 /// How slow a peer may be while we wait for it.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::metrics::{Aborted, AcceptError, BUCKETS, ConnectionEnd, METHODS, STATUS_CLASSES, Shed};
-use crate::{core::Core, drain::Phase, task::TaskKind};
+use crate::{core::Core, phase::Phase, task::TaskKind};
 
 /// The content type of [`render`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

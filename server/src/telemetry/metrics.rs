@@ -12,8 +12,6 @@ use std::{
 
 use http::{Method, StatusCode};
 
-use crate::task::TaskKind;
-
 /// Upper bounds of the duration histogram. From 25 us, because an echo on loopback takes about that.
 pub(crate) const BUCKETS: [Duration; 18] = [
     Duration::from_micros(25),
@@ -157,6 +155,32 @@ impl Aborted {
         match self {
             Self::BeforeResponse => "before_response",
             Self::InBody => "in_body",
+        }
+    }
+}
+
+/// What a task is for: the label of `echo_tasks`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TaskKind {
+    /// One accept loop per listener.
+    Accept,
+    /// One client connection, from accept to close.
+    Connection,
+    /// One HTTP/2 stream: hyper runs each on a task of its own.
+    Http2Stream,
+    /// One client over the connection limit that is being told so.
+    Reject,
+}
+
+impl TaskKind {
+    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Connection, Self::Http2Stream, Self::Reject];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Connection => "connection",
+            Self::Http2Stream => "h2 stream",
+            Self::Reject => "reject",
         }
     }
 }
