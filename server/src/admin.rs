@@ -16,7 +16,7 @@ use http_body_util::Full;
 use tokio::net::TcpListener;
 
 use crate::{
-    config::Config,
+    config::{Config, FdBudget},
     core::Core,
     drain::{self, DrainReport},
     request::RequestBody,
@@ -31,7 +31,7 @@ pub(crate) async fn serve(
     data: Arc<Core>,
     shutdown: impl Future<Output = ()>,
 ) -> DrainReport {
-    let core = Core::new(limits(&data.config), CONNECTIONS_MAX);
+    let core = Core::new(limits(&data.config), FdBudget { connections: CONNECTIONS_MAX, refusals: 2 });
     let service = tower::service_fn(move |request: Request<RequestBody>| {
         std::future::ready(Ok::<_, Infallible>(answer(&request, &data)))
     });
@@ -52,6 +52,7 @@ fn limits(data: &Config) -> Config {
         drain_idle_grace: Duration::from_millis(1),
         drain_grace: Duration::from_secs(1),
         linger_timeout: Duration::from_millis(250),
+        linger_max: Duration::from_secs(1),
         trace_one_in: 0,
         ..data.clone()
     }

@@ -53,6 +53,9 @@ fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
     log::init(&config).context("cannot install the log")?;
+    for name in config::unknown_env() {
+        tracing::warn!(name, "no such setting; --help lists the environment variables");
+    }
     let server = Server::bind(config)?;
     let announcement =
         format!("listening on http://{}\nadmin on http://{}\n", server.addr()?, server.admin_addr()?);

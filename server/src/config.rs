@@ -15,15 +15,24 @@ pub use self::{
     table::{Kind, SETTINGS, Setting, limits_table},
 };
 
-/// File descriptors kept for everything that is not a client connection, besides [`REJECTS_MAX`]: standard streams,
-/// listeners, epoll and event fds, signal pipes, admin connections, the reserve fd of the accept loop.
-const FDS_FOR_THE_PROCESS: usize = 24;
+/// Descriptors of the process itself, about 20 when idle (standard streams, listeners, epoll and event fds, signal
+/// pipes, the reserve of each accept loop), and admin connections.
+const FDS_FOR_THE_PROCESS: usize = 32;
 
 /// Descriptors that each worker thread may need beside its connections (epoll, event fd, listener, reserve).
 const FDS_PER_WORKER: usize = 4;
 
-/// Connections over the limit that are being told so at any one moment; more wait in the kernel's backlog.
-pub(crate) const REJECTS_MAX: usize = 32;
+/// Clients over the connection limit that are told so at any one moment, where descriptors are not scarce.
+const REFUSALS_MAX: usize = 32;
+
+/// How the process's file descriptors are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FdBudget {
+    /// Client connections.
+    pub(crate) connections: usize,
+    /// Clients over the limit that are being told so; more wait in the kernel's backlog.
+    pub(crate) refusals: usize,
+}
 
 /// The effective configuration: every value is set, in range, and consistent with the others.
 ///
@@ -51,6 +60,7 @@ pub struct Config {
     pub rate_grace: Duration,
     pub request_timeout: Duration,
     pub linger_timeout: Duration,
+    pub linger_max: Duration,
 
     pub body_max: u64,
     pub header_max: u64,
@@ -111,18 +121,19 @@ impl Config {
         self.requests_max.map_or_else(|| self.workers() * 1024, NonZeroUsize::get)
     }
 
-    /// Connections that may be open at once, given the process's file-descriptor limit.
+    /// Shares out `fd_limit` descriptors.
     ///
     /// # Errors
-    /// [`ConfigError::TooFewFds`] where the limit cannot carry the configured number, or not even one connection.
-    pub fn connections_max(&self, fd_limit: usize) -> Result<usize, ConfigError> {
-        let reserved = FDS_FOR_THE_PROCESS + self.workers() * FDS_PER_WORKER + REJECTS_MAX;
+    /// [`ConfigError::TooFewFds`] where they do not carry the configured connections, or not even one.
+    pub(crate) fn fd_budget(&self, fd_limit: usize) -> Result<FdBudget, ConfigError> {
+        let refusals = REFUSALS_MAX.min(fd_limit / 8);
+        let reserved = FDS_FOR_THE_PROCESS + self.workers() * FDS_PER_WORKER + refusals;
         let room = fd_limit.saturating_sub(reserved);
         let wanted = self.connections_max.map_or(room.max(1), NonZeroUsize::get);
         if wanted > room {
             return Err(ConfigError::TooFewFds { wanted, fd_limit, reserved });
         }
-        Ok(wanted)
+        Ok(FdBudget { connections: wanted, refusals })
     }
 
     /// The same values as a TOML file that [`Config`] reads back (`--print-config`).
@@ -154,6 +165,15 @@ pub(crate) fn from_args(
     args: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> Result<Invocation, ConfigError> {
     parse::invocation(args)
+}
+
+/// `ECHO_*` variables that set nothing: most likely a slip of the pen.
+pub(crate) fn unknown_env() -> Vec<String> {
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("ECHO_") && name != "ECHO_CONFIG")
+        .filter(|name| SETTINGS.iter().all(|setting| setting.env() != *name))
+        .collect()
 }
 
 /// Reads a configuration file.

@@ -6,10 +6,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-use crate::{config::Config, phase::Lifecycle, request::Gate, telemetry::metrics::Metrics};
+use crate::{
+    config::{Config, FdBudget},
+    phase::Lifecycle,
+    request::Gate,
+    telemetry::metrics::Metrics,
+};
 
 /// One server: its configuration, limits, counters, tasks and phase.
 #[derive(Debug)]
@@ -17,19 +22,22 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) slots: Slots,
+    /// Bounds the clients over the connection limit that are being told so.
+    pub(crate) refusals: Arc<Semaphore>,
     pub(crate) gate: Gate,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Core {
-    /// A server that may hold `connections_max` connections.
-    pub(crate) fn new(config: Config, connections_max: usize) -> Arc<Self> {
+    /// A server that keeps to `fds`.
+    pub(crate) fn new(config: Config, fds: FdBudget) -> Arc<Self> {
         Arc::new(Self {
             // The workers and the control thread; blocking threads share a shard with one of them.
             metrics: Metrics::new(config.workers() + 1),
-            slots: Slots::new(connections_max),
+            slots: Slots::new(fds.connections),
             gate: Gate::new(config.requests_max()),
+            refusals: Arc::new(Semaphore::new(fds.refusals.max(1))),
             lifecycle: Lifecycle::default(),
             tasks: TaskTracker::new(),
             config,

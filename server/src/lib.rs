@@ -6,7 +6,7 @@
 //! ```text
 //! socket::listen     bind, with every option explicit
 //! socket::accept     connection limit; what to do when descriptors run out
-//! socket::progress   deadlines on reading our responses; lingering close
+//! socket::progress   deadlines on reading our responses
 //! connection         HTTP/1.1 or HTTP/2, under a deadline; idle, head and drain deadlines
 //! request            meter -> rescue -> admission -> trace -> deadline
 //! echo               the endpoints, or your service

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     admin,
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, FdBudget},
     core::Core,
     drain::{self, DrainReport},
     echo::Echo,
@@ -41,11 +41,13 @@ where
     L: Listener,
     S: HttpService,
 {
-    let connections_max = config.connections_max(raise_fd_limit()).unwrap_or_else(|error| {
+    let fd_limit = raise_fd_limit();
+    let fds = config.fd_budget(fd_limit).unwrap_or_else(|error| {
         tracing::warn!(%error, "going on with fewer connections");
-        Config { connections_max: None, ..config.clone() }.connections_max(raise_fd_limit()).unwrap_or(1)
+        let fewer = Config { connections_max: None, ..config.clone() }.fd_budget(fd_limit);
+        fewer.unwrap_or(FdBudget { connections: 1, refusals: 1 })
     });
-    let core = Core::new(config, connections_max);
+    let core = Core::new(config, fds);
     core.lifecycle.enter(Phase::Serving);
     spawn(&core, TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
     drain::coordinate(core, shutdown).await
@@ -78,8 +80,9 @@ impl Server {
     /// cannot be had.
     pub fn bind(config: Config) -> Result<Self, ServerError> {
         let fd_limit = raise_fd_limit();
-        let connections_max = config.connections_max(fd_limit)?;
-        tracing::info!(fd_limit, connections_max, requests_max = config.requests_max(), "limits");
+        let fds = config.fd_budget(fd_limit)?;
+        let (connections_max, requests_max) = (fds.connections, config.requests_max());
+        tracing::info!(fd_limit, connections_max, requests_max, "limits");
         let wanted = runtime::listeners_wanted(config.workers(), config.runtime);
         let first = listen::bind(config.listen, &config, wanted > 1)?;
         // The first may have been given its port by the kernel; the others share it.
@@ -89,7 +92,7 @@ impl Server {
             data.push(listen::bind(address, &config, true)?);
         }
         let admin = listen::bind(config.admin, &config, false)?;
-        Ok(Self { core: Core::new(config, connections_max), data, admin })
+        Ok(Self { core: Core::new(config, fds), data, admin })
     }
 
     /// The address of the data listener, with the port that the kernel chose for port 0.

@@ -373,11 +373,17 @@ mod tests {
     #[test]
     fn the_fd_limit_decides_the_connection_limit() {
         let config = Config { workers: NonZeroUsize::new(2), ..Config::default() };
-        assert_eq!(config.connections_max(20_000).unwrap(), 20_000 - 24 - 8 - 32);
-        let error = config.connections_max(40).unwrap_err().to_string();
+        let budget = |config: &Config, limit| config.fd_budget(limit).map(|b| (b.connections, b.refusals));
+        assert_eq!(budget(&config, 20_000).unwrap(), (20_000 - 32 - 8 - 32, 32));
+        assert_eq!(
+            budget(&config, 64).unwrap(),
+            (64 - 32 - 8 - 8, 8),
+            "few descriptors still serve some clients"
+        );
+        let error = budget(&config, 40).unwrap_err().to_string();
         assert!(error.contains("limit is 40") && error.contains("--connections-max"), "{error}");
         let config = Config { connections_max: NonZeroUsize::new(1_000_000), ..config };
-        let error = config.connections_max(20_000).unwrap_err().to_string();
+        let error = budget(&config, 20_000).unwrap_err().to_string();
         assert!(error.contains("1000000") && error.contains("20000"), "{error}");
     }
 

@@ -155,8 +155,14 @@ pub const SETTINGS: &[Setting] = &[
         "linger_timeout",
         Kind::Duration(|c| &mut c.linger_timeout, Duration::ZERO, HOUR),
         "2s",
-        "after an early answer, how long a client that still sends is read from, so that it sees the answer and not \
-         a reset",
+        "after an early answer, how long a client that falls silent is waited for, so that it sees the answer and not a \
+         reset",
+    ),
+    row(
+        "linger_max",
+        Kind::Duration(|c| &mut c.linger_max, Duration::ZERO, HOUR),
+        "30s",
+        "after an early answer, how long a client that goes on sending is read from",
     ),
     row(
         "body_max",
@@ -337,6 +343,7 @@ fn blank() -> Config {
         rate_grace: Duration::MAX,
         request_timeout: Duration::MAX,
         linger_timeout: Duration::MAX,
+        linger_max: Duration::MAX,
         body_max: 0,
         header_max: 0,
         http1_buffer_max: 0,

@@ -25,7 +25,10 @@ use crate::{
     activity::Activity,
     config::Config,
     request::{self, HttpService, RequestBody, Stack},
-    socket::refuse::{Refusal, refuse},
+    socket::{
+        linger::LingerLimits,
+        refuse::{Refusal, refuse},
+    },
     telemetry::metrics::ConnectionEnd,
 };
 
@@ -42,7 +45,7 @@ where
     if let Stopped::Expired(expired) = stopped {
         let io = connection.into_parts().io.into_inner();
         let refusal = (expired == Expired::Head).then_some(Refusal::HeaderTimeout);
-        refuse(io, refusal, activity.config().linger_timeout).await;
+        refuse(io, refusal, LingerLimits::of(activity.config())).await;
     }
     end
 }

@@ -3,17 +3,14 @@
 
 use std::{fs::File, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::{
+    linger::LingerLimits,
     listen::Listener,
     refuse::{Refusal, refuse},
 };
 use crate::{
-    config::REJECTS_MAX,
     connection,
     core::{Core, Slots},
     request::HttpService,
@@ -28,7 +25,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_
 const REFUSED_PER_PAUSE: usize = 16;
 
 /// How long the reserve descriptor waits for one of them.
-const RESERVE_LINGER: Duration = Duration::from_millis(2);
+const RESERVE_LINGER: LingerLimits =
+    LingerLimits { silent: Duration::from_millis(2), total: Duration::from_millis(2) };
 
 /// Between refusing new handshakes and taking the completed ones.
 const SWEEP_DELAY: Duration = Duration::from_millis(5);
@@ -61,8 +59,6 @@ struct Acceptor<L, S> {
     /// Given up to accept one client when there is no other descriptor, so that it can be told.
     reserve: Option<File>,
     pause: Duration,
-    /// Bounds the refusals in progress; at the bound clients wait in the kernel's backlog.
-    refusals: Arc<Semaphore>,
     logged_at: Option<Instant>,
 }
 
@@ -72,15 +68,7 @@ where
     S: HttpService,
 {
     fn new(listener: L, service: S, core: Arc<Core>) -> Self {
-        Self {
-            listener,
-            service,
-            core,
-            reserve: open_reserve(),
-            pause: BACKOFF.0,
-            refusals: Arc::new(Semaphore::new(REJECTS_MAX)),
-            logged_at: None,
-        }
+        Self { listener, service, core, reserve: open_reserve(), pause: BACKOFF.0, logged_at: None }
     }
 
     async fn accept_for_ever(&mut self) -> ! {
@@ -104,11 +92,11 @@ where
             // At the bound of refusals the next client waits for whichever comes first: to be served, or refused.
             tokio::select! {
                 () = core.slots.freed() => {}
-                place = Arc::clone(&self.refusals).acquire_owned() => break place,
+                place = Arc::clone(&core.refusals).acquire_owned() => break place,
             }
         };
         core.metrics.shard().shed(Shed::Connections);
-        let linger = core.config.linger_timeout;
+        let linger = LingerLimits::of(&core.config);
         spawn(&core, TaskKind::Reject, async move {
             refuse(io, Some(Refusal::Shed(Shed::Connections)), linger).await;
             drop(place);

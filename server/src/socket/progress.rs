@@ -14,6 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use super::linger::{Linger, LingerLimits};
 use crate::{activity::Activity, config::Config};
 
 /// How slow a peer may be while we wait for it.
@@ -159,7 +160,7 @@ pub(crate) struct Progress<Io, S> {
     activity: Activity,
     limits: PaceLimits,
     writer: PaceTimer,
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Option<Linger>,
     write_closed: bool,
     _slot: S,
 }
@@ -237,36 +238,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncWrite for Progress<Io, S
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    /// Lingering close: closing a socket with unread input makes the kernel send a reset, and the client loses the
-    /// answer that told it to stop (413, 503, 408, 431). So the write side is closed first, and what the client still
-    /// sends is read and dropped until it stops or `linger_timeout` passes.
+    /// Closes the write side; where input is unread, lingers before the socket may be closed. See [`Linger`].
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.write_closed {
-            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-            self.write_closed = true;
-        }
-        if !self.activity.input_is_unread() {
-            return Poll::Ready(Ok(()));
-        }
         let this = &mut *self;
-        let timeout = this.activity.config().linger_timeout;
-        let linger = this.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
-        if linger.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
+        if !this.write_closed {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            this.write_closed = true;
         }
-        poll_discard(Pin::new(&mut this.io), cx)
-    }
-}
-
-/// Reads and drops until the end of input or an error, both of which end the need to read.
-fn poll_discard(mut io: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-    let mut scratch = [0; 16 * 1024];
-    loop {
-        let mut buf = ReadBuf::new(&mut scratch);
-        match ready!(io.as_mut().poll_read(cx, &mut buf)) {
-            Ok(()) if !buf.filled().is_empty() => {}
-            _ended => return Poll::Ready(Ok(())),
+        if this.activity.input_is_unread() {
+            let limits = LingerLimits::of(this.activity.config());
+            let linger = this.linger.get_or_insert_with(|| Linger::begin(limits));
+            ready!(linger.poll(Pin::new(&mut this.io), cx));
         }
+        Poll::Ready(Ok(()))
     }
 }
 

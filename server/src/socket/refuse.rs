@@ -1,10 +1,11 @@
 //! Answers that are given before, or instead of, an HTTP engine: without them a client over a limit sees a reset, and
 //! cannot tell a full server from a broken one.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::Pin};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
+use super::linger::{Linger, LingerLimits};
 use crate::{request::RequestId, telemetry::metrics::Shed};
 
 /// Why a connection is closed with an answer of our own.
@@ -38,20 +39,22 @@ pub(crate) fn retry_after_s() -> u32 {
     fastrand::u32(1..=3)
 }
 
-/// Answers, if there is an answer, and closes without a reset: what the client still sends is read and dropped until
-/// it closes, too, or `linger` has passed.
-pub(crate) async fn refuse<Io>(mut io: Io, refusal: Option<Refusal>, linger: Duration)
+/// Answers, if there is an answer, and closes, without a reset that would take the answer away.
+pub(crate) async fn refuse<Io>(mut io: Io, refusal: Option<Refusal>, limits: LingerLimits)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    let answer_and_drain = async {
-        let Some(refusal) = refusal else { return io.shutdown().await };
-        io.write_all(refusal.response().as_bytes()).await?;
-        io.shutdown().await?;
-        let mut scratch = [0; 4096];
-        while io.read(&mut scratch).await? > 0 {}
-        Ok(())
+    let answer = async {
+        if let Some(refusal) = refusal {
+            io.write_all(refusal.response().as_bytes()).await?;
+        }
+        io.shutdown().await
     };
-    // Late or broken, the connection ends here either way.
-    let _ended: Result<std::io::Result<()>, _> = tokio::time::timeout(linger, answer_and_drain).await;
+    // A client that takes no answer, or whose connection is broken, has nothing to linger for.
+    if let Ok(Ok(())) = tokio::time::timeout(limits.silent, answer).await
+        && refusal.is_some()
+    {
+        let mut linger = Linger::begin(limits);
+        poll_fn(|cx| linger.poll(Pin::new(&mut io), cx)).await;
+    }
 }
