@@ -4,11 +4,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use http::StatusCode;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ struct State {
     input_ended: AtomicBool,
     body_left_unread: AtomicBool,
     reader_was_slow: AtomicBool,
+    /// The status of an answer that the engine was kept from giving; 0 for none.
+    engine_refusal: AtomicU16,
 }
 
 impl Activity {
@@ -56,6 +59,7 @@ impl Activity {
             input_ended: AtomicBool::new(false),
             body_left_unread: AtomicBool::new(false),
             reader_was_slow: AtomicBool::new(false),
+            engine_refusal: AtomicU16::new(0),
         }))
     }
 
@@ -104,6 +108,16 @@ impl Activity {
         self.0.reader_was_slow.load(Relaxed)
     }
 
+    /// The engine has an answer of its own for a head that it cannot parse.
+    pub(crate) fn refused_by_engine(&self, status: StatusCode) {
+        self.0.engine_refusal.store(status.as_u16(), Relaxed);
+    }
+
+    /// The status of [`Self::refused_by_engine`].
+    pub(crate) fn engine_refusal(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.0.engine_refusal.load(Relaxed)).ok()
+    }
+
     /// Resolves when the server begins to drain.
     pub(crate) fn drain_token(&self) -> &CancellationToken {
         &self.0.drain
@@ -128,7 +142,8 @@ impl Activity {
         self.0.core.lifecycle.is_leaving()
     }
 
-    fn head_has_begun(&self) -> bool {
+    /// Whether bytes of a request head are here that is not complete yet.
+    pub(crate) fn head_has_begun(&self) -> bool {
         !self.has_request() && self.0.bytes_read.load(Relaxed) > self.0.head_mark.load(Relaxed)
     }
 

@@ -21,6 +21,7 @@ use tower::Service;
 
 pub use self::body::{BodyError, RequestBody};
 pub(crate) use self::{
+    failure::error_body,
     gate::Gate,
     id::RequestId,
     polls::{BodyPolls, LastPoll},

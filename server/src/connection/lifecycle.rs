@@ -46,7 +46,9 @@ impl Stopped {
             Self::Expired(Expired::IdleAtDrain) => ConnectionEnd::Drained,
             Self::Expired(Expired::Head) => ConnectionEnd::HeaderTimeout,
             Self::Finished(_) if activity.ended_by_slow_reader() => ConnectionEnd::SlowReader,
-            Self::Finished(Err(error)) if error.is_parse() => ConnectionEnd::Malformed,
+            Self::Finished(Err(error)) if error.is_parse() || activity.engine_refusal().is_some() => {
+                ConnectionEnd::Malformed
+            }
             Self::Finished(Err(_)) => ConnectionEnd::Broken,
             Self::Finished(Ok(())) if activity.is_leaving() => ConnectionEnd::Drained,
             Self::Finished(Ok(())) => ConnectionEnd::Complete,

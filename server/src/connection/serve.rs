@@ -42,9 +42,13 @@ where
         http1_builder(activity.config()).serve_connection(io, ConnectionService::new(service, activity));
     let stopped = lifecycle::drive(Pin::new(&mut connection), activity).await;
     let end = stopped.end(activity);
-    if let Stopped::Expired(expired) = stopped {
+    let refusal = match &stopped {
+        Stopped::Expired(Expired::Head) => Some(Refusal::HeaderTimeout),
+        Stopped::Finished(Err(_)) => activity.engine_refusal().map(Refusal::Malformed),
+        _ => None,
+    };
+    if refusal.is_some() || matches!(stopped, Stopped::Expired(_)) {
         let io = connection.into_parts().io.into_inner();
-        let refusal = (expired == Expired::Head).then_some(Refusal::HeaderTimeout);
         refuse(io, refusal, LingerLimits::of(activity.config())).await;
     }
     end

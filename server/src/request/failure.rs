@@ -64,7 +64,7 @@ impl Failure {
 
     pub(super) fn into_response(self, version: Version) -> Response<Bytes> {
         let status = self.status();
-        let body = serde_json_line(status, &self.detail());
+        let body = error_body(status, &self.detail());
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -91,8 +91,8 @@ fn body_status(error: &BodyError) -> StatusCode {
     }
 }
 
-/// `{"status_code":503,"error":"Service Unavailable","detail":"..."}`, the form that go-httpbin's clients know.
-fn serde_json_line(status: StatusCode, detail: &str) -> String {
+/// The body of an error: `{"status_code":503,"error":"Service Unavailable","detail":"..."}`, the form that go-httpbin's clients know.
+pub(crate) fn error_body(status: StatusCode, detail: &str) -> String {
     let error = status.canonical_reason().unwrap_or_default();
     let detail = detail.replace('\\', "\\\\").replace('"', "\\\"");
     format!("{{\"status_code\":{},\"error\":\"{error}\",\"detail\":\"{detail}\"}}\n", status.as_u16())

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
@@ -150,6 +151,19 @@ impl PaceTimer {
     }
 }
 
+/// How hyper's own answers begin; none of ours has its headers in this order.
+const ENGINE_REFUSALS: [(StatusCode, &str); 3] = [
+    (StatusCode::BAD_REQUEST, "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: "),
+    (
+        StatusCode::URI_TOO_LONG,
+        "HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\ndate: ",
+    ),
+    (
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: ",
+    ),
+];
+
 /// The client's socket, with a deadline on reading our responses, and its bytes reported to the connection.
 ///
 /// Holds `S`, the connection's place in the connection limit: the place is free when the socket is closed, not when
@@ -177,6 +191,18 @@ impl<Io, S> Progress<Io, S> {
             write_closed: false,
             _slot: slot,
         }
+    }
+
+    /// hyper answers a head that it cannot parse by itself, past all layers: no request id, no reason. Such an answer
+    /// is stopped here, and given in our form when the connection has ended (connection/serve.rs).
+    fn stop_engine_refusal(&self, head: &[u8]) -> io::Result<()> {
+        if !self.activity.head_has_begun() {
+            return Ok(());
+        }
+        let refusal = ENGINE_REFUSALS.iter().find(|(_, answer)| head.starts_with(answer.as_bytes()));
+        let Some((status, _)) = refusal else { return Ok(()) };
+        self.activity.refused_by_engine(*status);
+        Err(io::ErrorKind::InvalidData.into())
     }
 
     /// After a write: counts it, or waits with the deadline.
@@ -217,6 +243,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncRead for Progress<Io, S>
 
 impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncWrite for Progress<Io, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stop_engine_refusal(buf)?;
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.after_write(cx, result)
     }
@@ -226,6 +253,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncWrite for Progress<Io, S
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(first) = bufs.first() {
+            self.stop_engine_refusal(first)?;
+        }
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.after_write(cx, result)
     }

@@ -3,16 +3,22 @@
 
 use std::{future::poll_fn, pin::Pin};
 
+use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::linger::{Linger, LingerLimits};
-use crate::{request::RequestId, telemetry::metrics::Shed};
+use crate::{
+    request::{RequestId, error_body},
+    telemetry::metrics::Shed,
+};
 
 /// Why a connection is closed with an answer of our own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The request head did not arrive in time: 408.
     HeaderTimeout,
+    /// The request head is not HTTP (400), or too large (414, 431).
+    Malformed(StatusCode),
     /// A limit is reached: 503.
     Shed(Shed),
 }
@@ -20,16 +26,29 @@ pub(crate) enum Refusal {
 impl Refusal {
     /// The whole response, HTTP/1.1.
     fn response(self) -> String {
-        let (status, headers) = match self {
-            Self::HeaderTimeout => ("408 Request Timeout", String::new()),
+        let (status, headers, detail) = match self {
+            Self::HeaderTimeout => {
+                let detail = "the request head did not arrive in time (--header-read-timeout)";
+                (StatusCode::REQUEST_TIMEOUT, String::new(), detail)
+            }
+            Self::Malformed(StatusCode::BAD_REQUEST) => {
+                (StatusCode::BAD_REQUEST, String::new(), "the request head is not valid HTTP/1.1")
+            }
+            Self::Malformed(status) => {
+                (status, String::new(), "the request head is too large (--header-max)")
+            }
             Self::Shed(reason) => (
-                "503 Service Unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
                 format!("retry-after: {}\r\nx-echo-overloaded: {}\r\n", retry_after_s(), reason.name()),
+                "overloaded",
             ),
         };
+        let body = error_body(status, detail);
         format!(
-            "HTTP/1.1 {status}\r\n{headers}x-request-id: {}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
-            RequestId::next()
+            "HTTP/1.1 {status}\r\n{headers}x-request-id: {}\r\nserver-timing: queue;dur=0, service;dur=0\r\n\
+             content-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            RequestId::next(),
+            body.len(),
         )
     }
 }

@@ -159,7 +159,10 @@ fn what_is_not_http_gets_a_400() {
     for garbage in ["GARBAGE\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n", "\u{0}\u{1}\u{2}\r\n\r\n"] {
         let mut client = Client::connect(server.addr);
         client.send(garbage.as_bytes());
-        assert_eq!(client.response().status, 400, "{garbage:?}");
+        let response = client.response();
+        assert_eq!((response.status, response.header("connection")), (400, "close"), "{garbage:?}");
+        assert!(!response.header("x-request-id").is_empty() && !response.header("server-timing").is_empty());
+        assert!(response.text().contains("not valid HTTP/1.1"), "{}", response.text());
         client.expect_close();
     }
     server.await_metric("echo_connections_closed_total", "malformed", 3);

@@ -55,7 +55,10 @@ fn a_head_over_the_limit_is_a_431_that_the_client_sees() {
     let server = Echo::start(Config { header_max: 8 * 1024, ..config() });
     let mut client = Client::connect(server.addr);
     client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(1 << 20)).as_bytes());
-    assert_eq!(client.response().status, 431);
+    let response = client.response();
+    assert_eq!(response.status, 431);
+    assert!(!response.header("x-request-id").is_empty());
+    assert!(response.text().contains("--header-max"), "{}", response.text());
     client.expect_close();
     let mut client = Client::connect(server.addr);
     client.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(7 << 10)).as_bytes());
