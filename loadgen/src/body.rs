@@ -46,6 +46,13 @@ pub struct Payload {
     offset: usize,
 }
 
+impl Payload {
+    /// Whether `id` is that of another request of the same run.
+    pub fn is_another_requests(&self, id: &[u8]) -> bool {
+        id.len() == ID_LEN && id[..RUN_LEN] == self.id[..RUN_LEN] && *id != self.id
+    }
+}
+
 impl Body {
     /// Bodies drawn by `seed` from `sizes`, each size equally likely.
     pub fn generated(seed: u64, sizes: &[u64]) -> Self {

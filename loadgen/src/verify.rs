@@ -31,18 +31,19 @@ impl<'a> Checker<'a> {
         Self { check, body, payload, status: None, received: 0, failure: None }
     }
 
-    /// Takes the response head. A server that returns `x-request-id` has to return the one it was sent.
+    /// Takes the response head. A status that is no success comes first: who refuses a request before reading it cannot
+    /// know its id. An id is foreign if it is that of another request of this run; many servers make their own.
     pub fn head(&mut self, status: u16, request_id: Option<&[u8]>) {
         self.status = Some(status);
-        if let Some(other) = request_id.filter(|id| *id != self.payload.id) {
+        if let Some(class) = status_class(status) {
+            self.failure = Some(Failure::new(class, format!("status {status}")));
+        } else if let Some(other) = request_id.filter(|id| self.payload.is_another_requests(id)) {
             let detail = format!(
                 "x-request-id is {}, sent was {}",
-                String::from_utf8_lossy(&other[..other.len().min(64)]),
+                String::from_utf8_lossy(other),
                 String::from_utf8_lossy(&self.payload.id),
             );
             self.failure = Some(Failure::new(FailureClass::Foreign, detail));
-        } else if let Some(class) = status_class(status) {
-            self.failure = Some(Failure::new(class, format!("status {status}")));
         }
     }
 
@@ -158,6 +159,22 @@ mod tests {
         let mut checker = Checker::new(Check::Status, &body, &mine);
         checker.head(200, Some(&other.id));
         assert_eq!(checker.finish().unwrap_err().class, FailureClass::Foreign);
+    }
+
+    #[test]
+    fn an_id_that_the_server_made_up_is_no_other_request() {
+        let mine = payload(&Body::None, 1);
+        let mut checker = Checker::new(Check::Status, &Body::None, &mine);
+        checker.head(200, Some(b"0b6a2a3c-1f2e-4a33-9a0e-1c3f6a7b8c9d"));
+        assert!(checker.finish().is_ok());
+    }
+
+    #[test]
+    fn a_refusal_is_named_by_its_status_whatever_id_it_carries() {
+        let (mine, other) = (payload(&Body::None, 1), payload(&Body::None, 2));
+        let mut checker = Checker::new(Check::Status, &Body::None, &mine);
+        checker.head(503, Some(&other.id));
+        assert_eq!(checker.finish().unwrap_err().class, FailureClass::Status5xx);
     }
 
     #[test]

@@ -53,7 +53,12 @@ fn misbehave(request: &Request) -> (Vec<u8>, Then) {
             (echo, Then::KeepOpen)
         }
         6 => (Request::answer(200, &request.id, &request.body[..99]), Then::KeepOpen),
-        7 => (Request::answer(200, &request.id.replace('0', "1"), &request.body), Then::KeepOpen),
+        7 => {
+            // The id of another request of the same run: the last 16 digits are the request's number.
+            let (run, number) = request.id.split_at(16);
+            let other = [run, &number.replace('0', "1")].concat();
+            (Request::answer(200, &other, &request.body), Then::KeepOpen)
+        }
         8 => (Request::answer(503, &request.id, b"busy"), Then::KeepOpen),
         _ => (echo, Then::KeepOpen),
     }
