@@ -351,7 +351,7 @@ mod tests {
     fn contradicting_settings_are_refused_with_both_named() {
         let error = parse(&["--header-max=128KiB"]).unwrap_err().to_string();
         assert!(
-            error.contains("--header-max = 128KiB") && error.contains("--http1-buffer-max = 64KiB"),
+            error.contains("--header-max = 128KiB") && error.contains("--http1-buffer-max = 32KiB"),
             "{error}"
         );
     }

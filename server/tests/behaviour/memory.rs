@@ -35,6 +35,7 @@ fn a_body_of_one_gib_streams_in_less_than_32_mib() {
         }
     });
     let growth = program.memory("VmHWM") - before;
+    eprintln!("memory grew by {growth} bytes");
     assert!(growth < 32 * MIB, "memory grew by {growth} bytes");
 }
 
@@ -62,6 +63,7 @@ fn a_hundred_slow_readers_of_one_gib_cost_less_than_32_mib_together() {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     let growth = program.memory("VmHWM") - before;
+    eprintln!("memory grew by {growth} bytes");
     assert!(growth < 32 * MIB, "memory grew by {growth} bytes");
 }
 
