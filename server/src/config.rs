@@ -2,7 +2,7 @@
 //! knows them.
 //!
 //! [`SETTINGS`] is the one table. Flags, environment twins, file keys, `--print-config`, the help text and the table
-//! in ARCHITECTURE.md all come from it. Precedence: flag > `ECHO_*` environment > `--config FILE` > default.
+//! in LIMITS.md, which is also the documentation of [`Config`], all come from it. Precedence: flag > `ECHO_*` environment > `--config FILE` > default.
 
 mod parse;
 mod table;
@@ -36,9 +36,11 @@ pub(crate) struct FdBudget {
 
 /// The effective configuration: every value is set, in range, and consistent with the others.
 ///
-/// What each value means, its unit, range, default and reason stand in [`SETTINGS`], and in ARCHITECTURE.md.
+/// Flags, environment and file are checked against the ranges below; whoever fills the struct in by hand is trusted.
+///
+#[doc = include_str!("../LIMITS.md")]
 #[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "SETTINGS documents each field, with unit, range and default, once")]
+#[expect(missing_docs, reason = "the table above documents each field, with unit, range and default")]
 pub struct Config {
     pub listen: SocketAddr,
     pub admin: SocketAddr,

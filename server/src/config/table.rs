@@ -372,7 +372,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     text
 }
 
-/// The table of settings as Markdown (`echo-server --print-limits`; ARCHITECTURE.md holds the same text).
+/// The table of settings as Markdown (`echo-server --print-limits`; LIMITS.md holds the same text).
 pub fn limits_table() -> String {
     let mut text = String::from("| setting | default | allowed | why |\n|---|---|---|---|\n");
     for setting in SETTINGS {

@@ -81,7 +81,8 @@ fn http1_builder(config: &Config) -> http1::Builder {
         // A client that has sent all and closed its side still gets its answer.
         .half_close(true)
         .max_header_size(saturating_usize(config.header_max))
-        .max_buf_size(saturating_usize(config.http1_buffer_max));
+        // Below 8 KiB hyper panics; a `Config` that was filled in by hand has not been checked.
+        .max_buf_size(saturating_usize(config.http1_buffer_max).max(8 * 1024));
     builder
 }
 
