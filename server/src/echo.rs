@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -95,14 +96,16 @@ where
         Poll::Ready(Ok(match answer {
             Answer::Text(status, text) => text_response(status, text),
             // Empty stays empty, with a length, also where it came chunked.
-            Answer::Echo { head, .. } if first.is_none() => head.map(|()| EchoBody::Text { text: None }),
+            Answer::Echo { head, .. } if first.is_none() => {
+                head.map(|()| EchoBody::Text { text: Full::default() })
+            }
             Answer::Echo { head, body } => head.map(|()| EchoBody::Stream { first, rest: body }),
         }))
     }
 }
 
 fn text_response<B>(status: StatusCode, text: &'static str) -> Response<EchoBody<B>> {
-    let mut response = Response::new(EchoBody::Text { text: Some(Bytes::from_static(text.as_bytes())) });
+    let mut response = Response::new(EchoBody::Text { text: Full::from(text) });
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -119,7 +122,7 @@ pin_project! {
     #[derive(Debug)]
     #[expect(missing_docs, reason = "an implementation detail that only has to be nameable")]
     pub enum EchoBody<B> {
-        Text { text: Option<Bytes> },
+        Text { #[pin] text: Full<Bytes> },
         Stream { first: Option<Frame<Bytes>>, #[pin] rest: B },
     }
 }
@@ -137,7 +140,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project() {
-            EchoBodyProjection::Text { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            EchoBodyProjection::Text { text } => text.poll_frame(cx).map_err(|never| match never {}),
             EchoBodyProjection::Stream { first, rest } => match first.take() {
                 Some(frame) => Poll::Ready(Some(Ok(frame))),
                 None => rest.poll_frame(cx).map_err(Into::into),
@@ -147,7 +150,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Text { text } => text.is_none(),
+            Self::Text { text } => text.is_end_stream(),
             Self::Stream { first, rest } => first.is_none() && rest.is_end_stream(),
         }
     }
@@ -155,7 +158,7 @@ where
     /// Forwarded, or the echo would lose its Content-Length.
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Text { text } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Text { text } => text.size_hint(),
             Self::Stream { first, rest } => {
                 let ahead = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
                 let hint = rest.size_hint();

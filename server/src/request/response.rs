@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{BoxError, failure::Failure, gate::Admitted, polls::BodyPolls, record::Record};
@@ -36,7 +37,7 @@ pin_project! {
     enum Content<B> {
         Service { #[pin] body: B },
         // An answer of ours.
-        Prepared { bytes: Option<Bytes> },
+        Prepared { #[pin] text: Full<Bytes> },
     }
 }
 
@@ -50,7 +51,7 @@ impl<B: Body> ResponseBody<B> {
     /// What we answer in its place.
     pub(super) fn prepared(bytes: Bytes) -> Self {
         let left = Some(bytes.len() as u64);
-        Self { content: Content::Prepared { bytes: Some(bytes) }, left, admitted: None, record: None }
+        Self { content: Content::Prepared { text: Full::new(bytes) }, left, admitted: None, record: None }
     }
 }
 
@@ -125,9 +126,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project() {
-            ContentProjection::Prepared { bytes } => {
-                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))))
-            }
+            ContentProjection::Prepared { text } => text.poll_frame(cx).map_err(|never| match never {}),
             // A body that has panicked is not polled again: hyper drops it with the response.
             ContentProjection::Service { body } => catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx)))
                 .map_or_else(
@@ -139,16 +138,14 @@ where
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Prepared { bytes } => bytes.is_none(),
+            Self::Prepared { text } => text.is_end_stream(),
             Self::Service { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Prepared { bytes } => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
-            }
+            Self::Prepared { text } => text.size_hint(),
             Self::Service { body } => body.size_hint(),
         }
     }
