@@ -43,7 +43,7 @@ pub fn cli(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    match config::from_args(args)? {
+    match config::invocation(args)? {
         Invocation::PrintConfig(config) => say(&config.to_toml())?,
         Invocation::PrintLimits => say(&config::limits_table())?,
         Invocation::Serve(config) => return serve(*config),

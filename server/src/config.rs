@@ -7,9 +7,9 @@
 mod parse;
 mod table;
 
-use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, time::Duration};
 
-pub(crate) use self::parse::Invocation;
+pub(crate) use self::parse::{Invocation, invocation, unknown_env};
 pub use self::{
     parse::ConfigError,
     table::{Kind, SETTINGS, Setting, limits_table},
@@ -160,25 +160,4 @@ impl fmt::Display for LogFormat {
             Self::Json => "json",
         })
     }
-}
-
-/// Where configuration came from before it was a [`Config`]: command line, environment and file.
-pub(crate) fn from_args(
-    args: impl IntoIterator<Item = std::ffi::OsString>,
-) -> Result<Invocation, ConfigError> {
-    parse::invocation(args)
-}
-
-/// `ECHO_*` variables that set nothing: most likely a slip of the pen.
-pub(crate) fn unknown_env() -> Vec<String> {
-    std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("ECHO_") && name != "ECHO_CONFIG")
-        .filter(|name| SETTINGS.iter().all(|setting| setting.env() != *name))
-        .collect()
-}
-
-/// Reads a configuration file.
-pub(crate) fn read_file(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::File { path: path.to_owned(), source })
 }

@@ -102,14 +102,16 @@ pub enum ConfigError {
 }
 
 /// Parses the command line, with the environment and the file it names.
-pub(super) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
+pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
     let matches = command().try_get_matches_from(args).map_err(|e| ConfigError::Usage(Box::new(e)))?;
     if matches.get_flag("print_limits") {
         return Ok(Invocation::PrintLimits);
     }
     let mut config = Config::default();
     if let Some(path) = matches.get_one::<PathBuf>("config") {
-        apply_file(&mut config, path, &super::read_file(path)?)?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::File { path: path.clone(), source })?;
+        apply_file(&mut config, path, &text)?;
     }
     apply_matches(&mut config, &matches)?;
     check_consistency(&config)?;
@@ -119,6 +121,15 @@ pub(super) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Inv
     } else {
         Invocation::Serve(config)
     })
+}
+
+/// `ECHO_*` variables that set nothing: most likely a slip of the pen.
+pub(crate) fn unknown_env() -> Vec<String> {
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("ECHO_") && name != "ECHO_CONFIG")
+        .filter(|name| SETTINGS.iter().all(|setting| setting.env() != *name))
+        .collect()
 }
 
 /// The command line, made from [`SETTINGS`].

@@ -283,7 +283,7 @@ impl Setting {
         }
     }
 
-    /// The unit, as a placeholder in help texts.
+    /// The unit, as help texts name the value.
     pub fn unit(&self) -> &'static str {
         match self.kind {
             Kind::Address(_) => "ADDR",

@@ -16,6 +16,21 @@ use crate::harness::{Client, Echo, PATIENCE, config};
 
 const SHORT: Duration = Duration::from_millis(200);
 
+/// Sends `bytes` every so often from a thread, while `read` does what it likes with the answers.
+fn while_trickling(client: &mut Client, bytes: &[u8], every: Duration, read: impl FnOnce(&mut Client)) {
+    let mut trickle = client.stream.try_clone().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) && trickle.write_all(bytes).is_ok() {
+                std::thread::sleep(every);
+            }
+        });
+        read(client);
+        done.store(true, Relaxed);
+    });
+}
+
 #[test]
 fn a_client_that_connects_and_says_nothing_is_closed() {
     let server = Echo::start(Config { first_byte_timeout: SHORT, ..config() });
@@ -39,20 +54,12 @@ fn a_head_that_trickles_is_answered_408() {
     let server = Echo::start(Config { header_read_timeout: SHORT, ..config() });
     let mut client = Client::connect(server.addr);
     client.send(b"GET / HTTP/1.1\r\n");
-    let mut trickle = client.stream.try_clone().unwrap();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // Never silent for long: only a deadline on the whole head ends it.
-        scope.spawn(|| {
-            while !done.load(Relaxed) && trickle.write_all(b"x: y\r\n").is_ok() {
-                std::thread::sleep(SHORT / 10);
-            }
-        });
+    // Never silent for long: only a deadline on the whole head ends it.
+    while_trickling(&mut client, b"x: y\r\n", SHORT / 10, |client| {
         let response = client.response();
         assert_eq!((response.status, response.header("connection")), (408, "close"));
         assert!(!response.header("x-request-id").is_empty());
         client.expect_close();
-        done.store(true, Relaxed);
     });
     server.await_metric("echo_connections_closed_total", "header_timeout", 1);
     server.stop();
@@ -131,18 +138,10 @@ fn one_byte_per_interval_is_below_the_minimum_rate() {
     let server = Echo::start(Config { rate_grace: SHORT, ..config() });
     let mut client = Client::connect(server.addr);
     client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n");
-    let mut trickle = client.stream.try_clone().unwrap();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // Far below `body_stall_timeout` (30 s): only the rate ends it.
-        scope.spawn(|| {
-            while !done.load(Relaxed) && trickle.write_all(b"x").is_ok() {
-                std::thread::sleep(SHORT / 20);
-            }
-        });
+    // Far below `body_stall_timeout` (30 s): only the rate ends it.
+    while_trickling(&mut client, b"x", SHORT / 20, |client| {
         let response = client.response();
         assert_eq!((response.status, response.complete), (200, false));
-        done.store(true, Relaxed);
     });
     server.await_metric("echo_requests_aborted_total", "in_body", 1);
     server.stop();
