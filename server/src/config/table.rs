@@ -241,7 +241,8 @@ pub const SETTINGS: &[Setting] = &[
         "drain_idle_grace",
         Kind::Duration(|c| &mut c.drain_idle_grace, MS, HOUR),
         "250ms",
-        "drain, second phase: an idle connection stays this long for a request that is already on its way",
+        "drain: handshakes in progress are accepted, and then idle connections stay, this long each, for requests that \
+         are already on their way",
     ),
     row(
         "drain_grace",

@@ -28,9 +28,6 @@ const REFUSED_PER_PAUSE: usize = 16;
 const RESERVE_LINGER: LingerLimits =
     LingerLimits { silent: Duration::from_millis(2), total: Duration::from_millis(2) };
 
-/// Between refusing new handshakes and taking the completed ones.
-const SWEEP_DELAY: Duration = Duration::from_millis(5);
-
 /// One line per this time, however many errors there are; the counter has them all.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -157,12 +154,13 @@ where
         }
     }
 
-    /// Accepts what the kernel has completed: closing the listener would reset those clients, whose requests may
-    /// already be here.
+    /// Lets handshakes that have begun complete, and accepts them: closing the listener would reset those clients, whose
+    /// requests may already be here. For `drain_idle_grace`, the time that a request may be on its way.
     async fn sweep(&mut self) {
         self.listener.refuse_new();
-        // tokio knows of an arrival only after its driver has run; it has when a timer fires.
-        sleep(SWEEP_DELAY).await;
+        let grace = self.core.config.drain_idle_grace;
+        let _grace_passed = tokio::time::timeout(grace, self.accept_for_ever()).await;
+        // tokio's timers fire behind its IO driver, so what has arrived by now is known to it.
         while let Some(accepted) = accept_now(&mut self.listener).await {
             match accepted {
                 Ok(accepted) => self.admit(accepted).await,

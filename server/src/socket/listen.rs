@@ -38,17 +38,29 @@ impl Listener for TcpListener {
         Self::accept(self).await
     }
 
-    /// Closing a listener resets what stands in its accept queue, and there is always a moment between the last
-    /// accept and the close. A filter that drops every packet to the listener (SYNs; established connections have
-    /// sockets of their own) ends the arrivals first.
+    /// Closing a listener resets what stands in its accept queue and what is in the middle of a handshake, and there is
+    /// always a moment between the last accept and the close. A filter that drops SYNs ends the arrivals first; it must
+    /// not drop more, or the last packet of a handshake is lost and its client reset.
     fn refuse_new(&mut self) {
-        // BPF_RET | BPF_K with 0: keep no byte of the packet, that is, drop it.
-        let drop_all = [SockFilter::new(0x06, 0, 0, 0)];
-        if let Err(error) = SockRef::from(&*self).attach_filter(&drop_all) {
+        if let Err(error) = SockRef::from(&*self).attach_filter(&DROP_SYNS) {
             tracing::debug!(%error, "the listener cannot be told to refuse new connections");
         }
     }
 }
+
+/// Classic BPF (linux/bpf_common.h); a TCP socket's filter sees the packet from its TCP header on.
+const DROP_SYNS: [SockFilter; 5] = [
+    // Load the byte of flags.
+    SockFilter::new(0x30, 0, 0, 13),
+    // Keep SYN (0x02) and ACK (0x10).
+    SockFilter::new(0x54, 0, 0, 0x12),
+    // SYN alone: go on; else skip one.
+    SockFilter::new(0x15, 0, 1, 0x02),
+    // Drop the packet.
+    SockFilter::new(0x06, 0, 0, 0),
+    // Pass it whole.
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 
 /// The backlog, NODELAY, keep-alive and write-stall options; accepted sockets inherit them, at no system call each.
 ///
