@@ -27,7 +27,7 @@ where
     S: HttpService,
 {
     let activity = Activity::new(Arc::clone(&core));
-    let io = Progress::new(io, activity.clone(), &core.config, slot);
+    let io = Progress::new(io, activity.clone(), slot);
     let end = match detect::detect(io, &activity).await {
         Ok((Protocol::Http1, io)) => serve::http1(TokioIo::new(io), service, &activity).await,
         Ok((Protocol::Http2, io)) => serve::http2(TokioIo::new(io), service, &activity).await,

@@ -11,7 +11,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use tracing_subscriber::filter::Targets;
 
-use super::{Config, Kind, LogFormat, Runtime, SETTINGS, Setting};
+use super::{Config, Kind, LogFormat, Runtime, SETTINGS, Setting, table};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -262,34 +262,30 @@ pub(super) fn set(config: &mut Config, setting: &Setting, text: &str) -> Result<
     Ok(())
 }
 
-/// Rules that involve two settings.
+/// Rules that involve two settings: the first must not be above the second.
 fn check_consistency(config: &Config) -> Result<(), ConfigError> {
     let rules = [
-        ("header_max", "http1_buffer_max", "a request head must fit into the buffer it is read into"),
         (
-            "http2_stream_window",
-            "http2_connection_window",
+            ("header_max", config.header_max),
+            ("http1_buffer_max", config.http1_buffer_max),
+            "a request head must fit into the buffer it is read into",
+        ),
+        (
+            ("http2_stream_window", config.http2_stream_window),
+            ("http2_connection_window", config.http2_connection_window),
             "one stream cannot have more credit than its connection",
         ),
     ];
-    for (left, right, why) in rules {
-        let row = |key| SETTINGS.iter().find(|setting: &&Setting| setting.key == key);
-        let (Some(left), Some(right)) = (row(left), row(right)) else { continue };
-        let value = |setting: &Setting| match setting.kind {
-            Kind::Bytes(field, ..) => *field(&mut config.clone()),
-            _ => 0,
-        };
-        if value(left) > value(right) {
-            return Err(ConfigError::Contradiction {
-                left: left.flag(),
-                left_value: left.get(config),
-                right: right.flag(),
-                right_value: right.get(config),
-                why,
-            });
-        }
-    }
-    Ok(())
+    let contradiction = rules.into_iter().find(|((_, left), (_, right), _)| left > right);
+    contradiction.map_or(Ok(()), |((left, left_value), (right, right_value), why)| {
+        Err(ConfigError::Contradiction {
+            left: table::flag(left),
+            left_value: table::bytes(left_value),
+            right: table::flag(right),
+            right_value: table::bytes(right_value),
+            why,
+        })
+    })
 }
 
 /// `5s`, `250ms`, `1m30s`; a bare `0` is zero, any other bare number lacks its unit.

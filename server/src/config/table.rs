@@ -262,7 +262,7 @@ pub const SETTINGS: &[Setting] = &[
 impl Setting {
     /// `--first-byte-timeout`
     pub fn flag(&self) -> String {
-        format!("--{}", self.key.replace('_', "-"))
+        flag(self.key)
     }
 
     /// `ECHO_FIRST_BYTE_TIMEOUT`
@@ -389,6 +389,10 @@ pub fn limits_table() -> String {
     text
 }
 
+pub(super) fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
+}
+
 /// Below two minutes in seconds, as people write timeouts; else as humantime does.
 fn duration(value: Duration) -> String {
     match (value.as_secs(), value.subsec_nanos()) {
@@ -398,7 +402,7 @@ fn duration(value: Duration) -> String {
 }
 
 /// The largest unit that divides the value, so that what is printed is exactly what is set.
-fn bytes(value: u64) -> String {
+pub(super) fn bytes(value: u64) -> String {
     match value {
         0 => "0".to_owned(),
         v if v % GIB == 0 => format!("{}GiB", v / GIB),

@@ -1,8 +1,9 @@
 //! Accepts under a policy: without one a full descriptor table makes `accept` fail at once for ever, and the loop eats
 //! a core.
 
-use std::{fs::File, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -138,7 +139,7 @@ where
                 break;
             }
             // If another thread has taken the descriptor meanwhile, this fails and the pause follows.
-            let accepted = accept_now(&mut self.listener).await;
+            let accepted = self.listener.accept().now_or_never();
             let refused = matches!(accepted, Some(Ok(_)));
             if let Some(Ok((io, _peer))) = accepted {
                 self.core.metrics.shard().shed(Shed::Descriptors);
@@ -161,7 +162,7 @@ where
         let grace = self.core.config.drain_idle_grace;
         let _grace_passed = tokio::time::timeout(grace, self.accept_for_ever()).await;
         // tokio's timers fire behind its IO driver, so what has arrived by now is known to it.
-        while let Some(accepted) = accept_now(&mut self.listener).await {
+        while let Some(accepted) = self.listener.accept().now_or_never() {
             match accepted {
                 Ok(accepted) => self.admit(accepted).await,
                 Err(error) if classify(&error) == AcceptError::Connection => {}
@@ -177,18 +178,6 @@ where
             tracing::warn!(%error, "{message}");
         }
     }
-}
-
-/// A connection or an error that is there now, or `None`.
-async fn accept_now<L: Listener>(listener: &mut L) -> Option<io::Result<(L::Io, SocketAddr)>> {
-    let mut accept = pin!(listener.accept());
-    poll_fn(|cx| {
-        Poll::Ready(match accept.as_mut().poll(cx) {
-            Poll::Ready(accepted) => Some(accepted),
-            Poll::Pending => None,
-        })
-    })
-    .await
 }
 
 fn open_reserve() -> Option<File> {

@@ -180,8 +180,8 @@ pub(crate) struct Progress<Io, S> {
 }
 
 impl<Io, S> Progress<Io, S> {
-    pub(crate) fn new(io: Io, activity: Activity, config: &Config, slot: S) -> Self {
-        let limits = PaceLimits::of_reader(config);
+    pub(crate) fn new(io: Io, activity: Activity, slot: S) -> Self {
+        let limits = PaceLimits::of_reader(activity.config());
         Self {
             io,
             activity,
