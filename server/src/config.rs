@@ -82,6 +82,7 @@ pub struct Config {
     pub drain_grace: Duration,
 
     pub trace_one_in: u64,
+    pub task_histograms: bool,
 }
 
 /// Which tokio runtime carries the data plane.

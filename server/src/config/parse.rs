@@ -240,6 +240,13 @@ pub(super) fn set(config: &mut Config, setting: &Setting, text: &str) -> Result<
                 Some(number.ok_or_else(limit)?)
             };
         }
+        Kind::Switch(field) => {
+            *field(config) = match text {
+                "on" => true,
+                "off" => false,
+                _ => return Err(limit()),
+            };
+        }
         Kind::Runtime(field) => {
             *field(config) = match text {
                 "work-stealing" => Runtime::WorkStealing,
@@ -345,6 +352,7 @@ mod tests {
             ("--backlog", "99999999999999999999", "1 to 65535"),
             ("--listen", "localhost", "IP:PORT"),
             ("--runtime", "threads", "work-stealing or per-core"),
+            ("--task-histograms", "yes", "on or off"),
             ("--log", "foo=bar", "a level"),
         ] {
             let error = parse(&[&format!("{flag}={value}")]).unwrap_err().to_string();

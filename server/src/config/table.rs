@@ -30,6 +30,8 @@ pub enum Kind {
     Count(fn(&mut Config) -> &mut u64, u64, u64),
     /// A whole number from 1 to the bound, or `auto`.
     AutoCount(fn(&mut Config) -> &mut Option<NonZeroUsize>, usize),
+    /// `on` or `off`.
+    Switch(fn(&mut Config) -> &mut bool),
     /// The name of a runtime.
     Runtime(fn(&mut Config) -> &mut Runtime),
     /// The name of a log format.
@@ -257,6 +259,13 @@ pub const SETTINGS: &[Setting] = &[
         "1024",
         "admitted requests per span and log line; 1 traces all, 0 none; the others pay one counter",
     ),
+    row(
+        "task_histograms",
+        Kind::Switch(|c| &mut c.task_histograms),
+        "off",
+        "histograms of the runtime's poll times and schedule latencies in /metrics; costs two readings of the clock per \
+         poll, so it is switched on where the runtime is looked at. Needs a build with --cfg tokio_unstable",
+    ),
 ];
 
 impl Setting {
@@ -278,6 +287,7 @@ impl Setting {
             Kind::Bytes(_, min, max) => format!("{} to {}", bytes(min), bytes(max)),
             Kind::Count(_, min, max) => format!("{min} to {max}"),
             Kind::AutoCount(_, max) => format!("auto, or 1 to {max}"),
+            Kind::Switch(_) => "on or off".to_owned(),
             Kind::Runtime(_) => "work-stealing or per-core".to_owned(),
             Kind::LogFormat(_) => "pretty or json".to_owned(),
             Kind::LogFilter(_) => "a level, or target=level pairs".to_owned(),
@@ -291,6 +301,7 @@ impl Setting {
             Kind::Duration(..) => "DURATION",
             Kind::Bytes(..) => "BYTES",
             Kind::Count(..) | Kind::AutoCount(..) => "COUNT",
+            Kind::Switch(_) => "SWITCH",
             Kind::Runtime(_) | Kind::LogFormat(_) => "NAME",
             Kind::LogFilter(_) => "FILTER",
         }
@@ -305,6 +316,7 @@ impl Setting {
             Kind::Bytes(field, ..) => bytes(*field(config)),
             Kind::Count(field, ..) => field(config).to_string(),
             Kind::AutoCount(field, _) => field(config).map_or_else(|| "auto".to_owned(), |n| n.to_string()),
+            Kind::Switch(field) => if *field(config) { "on" } else { "off" }.to_owned(),
             Kind::Runtime(field) => field(config).to_string(),
             Kind::LogFormat(field) => field(config).to_string(),
             Kind::LogFilter(field) => field(config).clone(),
@@ -360,6 +372,8 @@ fn blank() -> Config {
         drain_idle_grace: Duration::MAX,
         drain_grace: Duration::MAX,
         trace_one_in: 0,
+        // The table's is `off`.
+        task_histograms: true,
     }
 }
 
