@@ -2,6 +2,7 @@
 //! their own, and contradict each other.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -24,6 +25,7 @@ pub(crate) struct Activity(Arc<State>);
 #[derive(Debug)]
 struct State {
     core: Arc<Core>,
+    peer: SocketAddr,
     /// A child of the server's token: with one shared waiter list every poll of every connection takes the same lock
     /// (axum#3867).
     drain: CancellationToken,
@@ -44,11 +46,12 @@ struct State {
 }
 
 impl Activity {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(core: Arc<Core>, peer: SocketAddr) -> Self {
         core.metrics.shard().connections_opened.fetch_add(1, Relaxed);
         Self(Arc::new(State {
             drain: core.lifecycle.drain_token().child_token(),
             core,
+            peer,
             born: Instant::now(),
             requests_in_flight: AtomicU32::new(0),
             bytes_read: AtomicU64::new(0),
@@ -65,6 +68,11 @@ impl Activity {
 
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.0.core
+    }
+
+    /// The address that the client connected from.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.0.peer
     }
 
     pub(crate) fn config(&self) -> &Config {

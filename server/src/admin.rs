@@ -17,11 +17,10 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::{Config, FdBudget},
-    core::Core,
+    core::{Core, Role},
     drain::{self, DrainReport},
     request::RequestBody,
     socket::accept,
-    task::{TaskKind, spawn},
     telemetry::exposition,
 };
 
@@ -31,11 +30,12 @@ pub(crate) async fn serve(
     data: Arc<Core>,
     shutdown: impl Future<Output = ()>,
 ) -> DrainReport {
-    let core = Core::new(limits(&data.config), FdBudget { connections: CONNECTIONS_MAX, refusals: 2 });
+    let core =
+        Core::new(Role::Admin, limits(&data.config), FdBudget { connections: CONNECTIONS_MAX, refusals: 2 });
     let service = tower::service_fn(move |request: Request<RequestBody>| {
         std::future::ready(Ok::<_, Infallible>(answer(&request, &data)))
     });
-    spawn(&core, TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
+    accept::start(listener, service, &core);
     drain::coordinate(core, shutdown).await
 }
 

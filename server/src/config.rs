@@ -83,6 +83,12 @@ pub struct Config {
 
     pub trace_one_in: u64,
     pub task_histograms: bool,
+    pub slow_poll: Duration,
+    pub console: SocketAddr,
+    pub console_one_in: u64,
+    pub console_resources: bool,
+    pub console_retention: Duration,
+    pub lab: bool,
 }
 
 /// Which tokio runtime carries the data plane.

@@ -16,6 +16,7 @@ use crate::{
     core::{Core, Slot},
     request::HttpService,
     socket::progress::Progress,
+    task::{self, TaskKind},
     telemetry::metrics::ConnectionEnd,
 };
 
@@ -26,15 +27,30 @@ where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: HttpService,
 {
-    let activity = Activity::new(Arc::clone(&core));
+    let activity = Activity::new(Arc::clone(&core), peer);
     let io = Progress::new(io, activity.clone(), slot);
-    let end = match detect::detect(io, &activity).await {
-        Ok((Protocol::Http1, io)) => serve::http1(TokioIo::new(io), service, &activity).await,
-        Ok((Protocol::Http2, io)) => serve::http2(TokioIo::new(io), service, &activity).await,
-        Err(end) => end,
+    let (protocol, io) = match detect::detect(io, &activity).await {
+        Ok(detected) => detected,
+        Err(end) => return ended(end, &activity),
     };
-    core.metrics.shard().connection_closed(end);
+    let kind = match protocol {
+        Protocol::Http1 => TaskKind::Http1Connection,
+        Protocol::Http2 => TaskKind::Http2Connection,
+    };
+    let carry = async move {
+        let io = TokioIo::new(io);
+        let end = match protocol {
+            Protocol::Http1 => serve::http1(io, service, &activity).await,
+            Protocol::Http2 => serve::http2(io, service, &activity).await,
+        };
+        ended(end, &activity);
+    };
+    task::go_on_as(&core, (TaskKind::NewConnection, kind), carry).await;
+}
+
+fn ended(end: ConnectionEnd, activity: &Activity) {
+    activity.core().metrics.shard().connection_closed(end);
     if !matches!(end, ConnectionEnd::Complete | ConnectionEnd::Idle | ConnectionEnd::Drained) {
-        tracing::debug!(%peer, end = end.name(), "connection ended early");
+        tracing::debug!(peer = %activity.peer(), end = end.name(), "connection ended early");
     }
 }

@@ -16,9 +16,31 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Serves clients.
+    Data,
+    /// Serves those who look after a data server.
+    Admin,
+}
+
+impl Role {
+    /// What the names of this server's tasks begin with.
+    #[cfg(feature = "console")]
+    pub(crate) const fn task_prefix(self) -> &'static str {
+        match self {
+            Self::Data => "",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// One server: its configuration, limits, counters, tasks and phase.
 #[derive(Debug)]
 pub(crate) struct Core {
+    #[cfg_attr(not(feature = "console"), expect(dead_code, reason = "only names of tasks tell it"))]
+    pub(crate) role: Role,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) slots: Slots,
@@ -31,8 +53,9 @@ pub(crate) struct Core {
 
 impl Core {
     /// A server that keeps to `fds`.
-    pub(crate) fn new(config: Config, fds: FdBudget) -> Arc<Self> {
+    pub(crate) fn new(role: Role, config: Config, fds: FdBudget) -> Arc<Self> {
         Arc::new(Self {
+            role,
             // The workers and the control thread; blocking threads share a shard with one of them.
             metrics: Metrics::new(config.workers() + 1),
             slots: Slots::new(fds.connections),

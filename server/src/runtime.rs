@@ -14,13 +14,7 @@ use tokio::{
     runtime::{Builder, Runtime as Tokio},
 };
 
-use crate::{
-    config::Runtime,
-    core::Core,
-    request::HttpService,
-    socket::accept,
-    task::{TaskKind, spawn},
-};
+use crate::{config::Runtime, core::Core, request::HttpService, socket::accept};
 
 /// After the drain, how long a handler that blocks its thread may hold the process up.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
@@ -69,7 +63,7 @@ where
     S: HttpService,
 {
     runtime.block_on(async {
-        spawn(core, TaskKind::Accept, accept::run(listener, service, Arc::clone(core)));
+        accept::start(listener, service, core);
         core.lifecycle.ended().await;
     });
     runtime.shutdown_timeout(SHUTDOWN_WAIT);

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::{
     admin,
     config::{Config, ConfigError, FdBudget},
-    core::Core,
+    core::{Core, Role},
     drain::{self, DrainReport},
     echo::Echo,
     phase::Phase,
@@ -22,7 +22,6 @@ use crate::{
         accept,
         listen::{self, Listener},
     },
-    task::{TaskKind, spawn},
 };
 
 /// Serves `service` on `listener`, with every limit of `config`, until `shutdown` resolves and the server has drained.
@@ -47,9 +46,9 @@ where
         let fewer = Config { connections_max: None, ..config.clone() }.fd_budget(fd_limit);
         fewer.unwrap_or(FdBudget { connections: 1, refusals: 1 })
     });
-    let core = Core::new(config, fds);
+    let core = Core::new(Role::Data, config, fds);
     core.lifecycle.enter(Phase::Serving);
-    spawn(&core, TaskKind::Accept, accept::run(listener, service, Arc::clone(&core)));
+    accept::start(listener, service, &core);
     drain::coordinate(core, shutdown).await
 }
 
@@ -92,7 +91,7 @@ impl Server {
             data.push(listen::bind(address, &config, true)?);
         }
         let admin = listen::bind(config.admin, &config, false)?;
-        Ok(Self { core: Core::new(config, fds), data, admin })
+        Ok(Self { core: Core::new(Role::Data, config, fds), data, admin })
     }
 
     /// The address of the data listener, with the port that the kernel chose for port 0.

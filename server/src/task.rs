@@ -7,33 +7,126 @@ use std::{
 };
 
 use crate::core::Core;
+#[cfg(feature = "console")]
+use crate::telemetry::console;
 pub(crate) use crate::telemetry::metrics::TaskKind;
 
 /// Spawns onto the current runtime. The task belongs to `core`, whose drain waits for it.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+#[track_caller]
 pub(crate) fn spawn(core: &Arc<Core>, kind: TaskKind, future: impl Future<Output = ()> + Send + 'static) {
-    let live = Live::new(Arc::clone(core), kind);
-    tokio::spawn(core.tasks.track_future(async move {
+    start(core, kind, None, future);
+}
+
+/// As [`spawn`], for a task of which there is one per `detail` (an address, say) that tells it from its like.
+#[track_caller]
+pub(crate) fn spawn_named(
+    core: &Arc<Core>,
+    kind: TaskKind,
+    detail: &str,
+    future: impl Future<Output = ()> + Send + 'static,
+) {
+    start(core, kind, Some(detail), future);
+}
+
+/// The current task, of kind `from`, goes on as `to`, with `future` for the rest of its work.
+///
+/// A task's name is fixed at its spawn. Where tokio-console shows this one, the rest gets a task of its own, with the
+/// right name, and this one ends; everywhere else a task only counts as another kind from here on.
+#[track_caller]
+pub(crate) fn go_on_as<F>(
+    core: &Arc<Core>,
+    (from, to): (TaskKind, TaskKind),
+    future: F,
+) -> impl Future<Output = ()> + Send + use<F>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    #[cfg(feature = "console")]
+    let rest = if console::shows_this_task() {
+        console::always_shown(|| start(core, to, None, future));
+        None
+    } else {
+        Some(future)
+    };
+    #[cfg(not(feature = "console"))]
+    let rest = Some(future);
+    let changed = rest.is_some().then(|| Live::change(Arc::clone(core), from, to));
+    async move {
+        let _changed = changed;
+        if let Some(rest) = rest {
+            rest.await;
+        }
+    }
+}
+
+#[track_caller]
+fn start(
+    core: &Arc<Core>,
+    kind: TaskKind,
+    detail: Option<&str>,
+    future: impl Future<Output = ()> + Send + 'static,
+) {
+    let live = Live::begin(Arc::clone(core), kind);
+    let task = core.tasks.track_future(async move {
         let _live = live;
         future.await;
-    }));
+    });
+    place(core, kind, detail, task);
+}
+
+#[cfg(not(feature = "console"))]
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+fn place(
+    _core: &Core,
+    _kind: TaskKind,
+    _detail: Option<&str>,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    tokio::spawn(task);
+}
+
+#[cfg(feature = "console")]
+#[track_caller]
+fn place(core: &Core, kind: TaskKind, detail: Option<&str>, task: impl Future<Output = ()> + Send + 'static) {
+    let name = [core.role.task_prefix(), kind.name(), detail.unwrap_or_default()];
+    let name = name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    let spawned = console::shown_by_its_kind(kind, core.config.console_one_in, || {
+        tokio::task::Builder::new().name(&name).spawn(task)
+    });
+    if let Err(error) = spawned {
+        tracing::error!(%error, name, "no task could be had");
+    }
 }
 
 /// Counts a task while it lives, also when it panics or is dropped with its runtime.
 struct Live {
     core: Arc<Core>,
     kind: TaskKind,
+    /// What the task was before, and counts as again when this is dropped.
+    was: Option<TaskKind>,
 }
 
 impl Live {
-    fn new(core: Arc<Core>, kind: TaskKind) -> Self {
+    fn begin(core: Arc<Core>, kind: TaskKind) -> Self {
         core.metrics.shard().tasks[kind as usize].fetch_add(1, Relaxed);
-        Self { core, kind }
+        Self { core, kind, was: None }
+    }
+
+    fn change(core: Arc<Core>, from: TaskKind, to: TaskKind) -> Self {
+        let shard = core.metrics.shard();
+        shard.tasks[from as usize].fetch_sub(1, Relaxed);
+        shard.tasks[to as usize].fetch_add(1, Relaxed);
+        Self { core, kind: to, was: Some(from) }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.core.metrics.shard().tasks[self.kind as usize].fetch_sub(1, Relaxed);
+        let shard = self.core.metrics.shard();
+        shard.tasks[self.kind as usize].fetch_sub(1, Relaxed);
+        if let Some(was) = self.was {
+            shard.tasks[was as usize].fetch_add(1, Relaxed);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Logs and metrics: without them nobody can say what the server did, or what it refused.
 
+#[cfg(feature = "console")]
+pub(crate) mod console;
 pub(crate) mod exposition;
 pub(crate) mod log;
 pub(crate) mod metrics;

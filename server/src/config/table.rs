@@ -266,6 +266,46 @@ pub const SETTINGS: &[Setting] = &[
         "histograms of the runtime's poll times and schedule latencies in /metrics; costs two readings of the clock per \
          poll, so it is switched on where the runtime is looked at. Needs a build with --cfg tokio_unstable",
     ),
+    row(
+        "slow_poll",
+        Kind::Duration(|c| &mut c.slow_poll, Duration::ZERO, HOUR),
+        "0s",
+        "a poll that takes at least this long is counted, and named in a warning with the place that spawned the task; \
+         0 switches it off. Two readings of the clock per poll; needs a build with --cfg tokio_unstable",
+    ),
+    row(
+        "console",
+        Kind::Address(|c| &mut c.console),
+        "127.0.0.1:6669",
+        "listener for tokio-console, in a build with --features console; it has no authentication and can pause what is \
+         shown",
+    ),
+    row(
+        "console_one_in",
+        Kind::Count(|c| &mut c.console_one_in, 1, 1_000_000),
+        "64",
+        "tasks of clients (connections, streams) per one that tokio-console is shown; 1 shows all, at 51 KB each where \
+         stock, and more than 17,000 are more than its 4 MiB messages hold",
+    ),
+    row(
+        "console_resources",
+        Kind::Switch(|c| &mut c.console_resources),
+        "off",
+        "whether tokio-console is also shown the timers, locks and channels of its tasks: three spans per wait",
+    ),
+    row(
+        "console_retention",
+        Kind::Duration(|c| &mut c.console_retention, Duration::from_secs(1), HOUR),
+        "10s",
+        "how long tokio-console is shown a task that has ended; each keeps its histograms until then",
+    ),
+    row(
+        "lab",
+        Kind::Switch(|c| &mut c.lab),
+        "off",
+        "serves /lab/: seeded faults (a poll that blocks, a task that leaks, ...) to be found with tokio-console, in a build \
+         with --features console. Never in production: each is a way to stop the server",
+    ),
 ];
 
 impl Setting {
@@ -374,6 +414,12 @@ fn blank() -> Config {
         trace_one_in: 0,
         // The table's is `off`.
         task_histograms: true,
+        slow_poll: Duration::MAX,
+        console: unset,
+        console_one_in: 0,
+        console_resources: true,
+        console_retention: Duration::MAX,
+        lab: true,
     }
 }
 

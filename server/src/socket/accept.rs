@@ -15,7 +15,7 @@ use crate::{
     connection,
     core::{Core, Slots},
     request::HttpService,
-    task::{TaskKind, spawn},
+    task::{TaskKind, spawn, spawn_named},
     telemetry::metrics::{AcceptError, Shed},
 };
 
@@ -32,22 +32,24 @@ const RESERVE_LINGER: LingerLimits =
 /// One line per this time, however many errors there are; the counter has them all.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Accepts and spawns connections until the server stops accepting; then takes what the kernel has already completed,
-/// and closes the listener.
-pub(crate) fn run<L, S>(listener: L, service: S, core: Arc<Core>) -> impl Future<Output = ()> + Send
+/// Starts a task that accepts and spawns connections until the server stops accepting; then takes what the kernel has
+/// already completed, and closes the listener.
+pub(crate) fn start<L, S>(listener: L, service: S, core: &Arc<Core>)
 where
     L: Listener,
     S: HttpService,
 {
     // Taken before the first poll: a drain that begins before this task has run must wait for its listener, too.
     let open = core.lifecycle.listener_opened();
-    async move {
+    let address = listener.address();
+    let core = Arc::clone(core);
+    spawn_named(&Arc::clone(&core), TaskKind::Accept, &address, async move {
         let mut acceptor = Acceptor::new(listener, service, Arc::clone(&core));
         core.lifecycle.accept_token().run_until_cancelled(acceptor.accept_for_ever()).await;
         acceptor.sweep().await;
         drop(acceptor);
         drop(open);
-    }
+    });
 }
 
 struct Acceptor<L, S> {
@@ -85,7 +87,7 @@ where
         let place = loop {
             if let Some(slot) = Slots::try_take(&core) {
                 let connection = connection::run(io, peer, slot, self.service.clone(), Arc::clone(&core));
-                return spawn(&core, TaskKind::Connection, connection);
+                return spawn(&core, TaskKind::NewConnection, connection);
             }
             // At the bound of refusals the next client waits for whichever comes first: to be served, or refused.
             tokio::select! {

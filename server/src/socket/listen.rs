@@ -27,6 +27,11 @@ pub trait Listener: Send + 'static {
     /// As the kernel gives them: the accept loop, not the listener, decides what each means.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
 
+    /// Where clients connect, as the name of the accepting task shows it.
+    fn address(&self) -> String {
+        String::new()
+    }
+
     /// Asks the kernel to complete no further handshake, while those it has completed can still be accepted.
     fn refuse_new(&mut self) {}
 }
@@ -36,6 +41,10 @@ impl Listener for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         Self::accept(self).await
+    }
+
+    fn address(&self) -> String {
+        self.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
     }
 
     /// Closing a listener resets what stands in its accept queue and what is in the middle of a handshake, and there is

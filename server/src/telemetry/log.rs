@@ -19,6 +19,14 @@ pub(crate) fn init(config: &Config) -> Result<(), anyhow::Error> {
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
+    #[cfg(feature = "console")]
+    let (console, registry) = {
+        let (console, layer) = super::console::Console::bind(config)?;
+        (console, registry.with(layer))
+    };
+    registry.try_init()?;
+    #[cfg(feature = "console")]
+    console.start()?;
     Ok(())
 }

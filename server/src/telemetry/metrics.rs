@@ -164,24 +164,47 @@ impl Aborted {
 pub(crate) enum TaskKind {
     /// One accept loop per listener.
     Accept,
-    /// One client connection, from accept to close.
-    Connection,
+    /// One client connection whose protocol is not known yet.
+    NewConnection,
+    /// One HTTP/1 connection, until it closes.
+    Http1Connection,
+    /// One HTTP/2 connection, until it closes.
+    Http2Connection,
     /// One HTTP/2 stream: hyper runs each on a task of its own.
     Http2Stream,
     /// One client over the connection limit that is being told so.
     Reject,
+    /// A fault of the lab.
+    Lab,
 }
 
 impl TaskKind {
-    pub(crate) const ALL: [Self; 4] = [Self::Accept, Self::Connection, Self::Http2Stream, Self::Reject];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Accept,
+        Self::NewConnection,
+        Self::Http1Connection,
+        Self::Http2Connection,
+        Self::Http2Stream,
+        Self::Reject,
+        Self::Lab,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Accept => "accept",
-            Self::Connection => "connection",
+            Self::NewConnection => "new connection",
+            Self::Http1Connection => "h1 connection",
+            Self::Http2Connection => "h2 connection",
             Self::Http2Stream => "h2 stream",
             Self::Reject => "reject",
+            Self::Lab => "lab",
         }
+    }
+
+    /// Whether there are as many as clients: then tokio-console is shown one in `console_one_in`.
+    #[cfg(feature = "console")]
+    pub(crate) const fn follows_clients(self) -> bool {
+        !matches!(self, Self::Accept | Self::Lab)
     }
 }
 
