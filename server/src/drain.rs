@@ -70,7 +70,7 @@ pub(crate) async fn coordinate(core: Arc<Core>, shutdown: impl Future<Output = (
     let (mut connections_cut, mut requests_lost) = (0, 0);
     if !finished {
         connections_cut = slots.taken();
-        requests_lost = usize::try_from(core.metrics.requests_in_flight()).unwrap_or(0);
+        requests_lost = usize::try_from(core.metrics.active_requests()).unwrap_or(0);
         lifecycle.kill();
         let _ended_or_blocked = timeout(KILL_WAIT, core.tasks.wait()).await;
     }

@@ -3,5 +3,6 @@
 #[cfg(feature = "console")]
 pub(crate) mod console;
 pub(crate) mod exposition;
+pub(crate) mod histogram;
 pub(crate) mod log;
 pub(crate) mod metrics;

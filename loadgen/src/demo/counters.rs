@@ -71,7 +71,7 @@ impl Counters {
             requests: sum("http_server_request_duration_seconds_count")?,
             request_body_bytes: sum("echo_request_body_bytes_total")?,
             response_body_bytes: sum("echo_response_body_bytes_total")?,
-            in_flight: sum("echo_requests_in_flight")?,
+            in_flight: sum("http_server_active_requests")?,
         })
     }
 }
@@ -101,7 +101,7 @@ mod tests {
             http_server_request_duration_seconds_sum{http_request_method=\"POST\"} 0.5\n\
             echo_request_body_bytes_total 10\n\
             echo_response_body_bytes_total 12\n\
-            echo_requests_in_flight 1\n# EOF\n";
+            http_server_active_requests 1\n# EOF\n";
         let counters = Counters::parse(metrics).unwrap();
         let expected =
             Counters { requests: 7, request_body_bytes: 10, response_body_bytes: 12, in_flight: 1 };

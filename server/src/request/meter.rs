@@ -54,9 +54,9 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> MeterFuture<S::Future> {
-        let record = Record::begin(&self.activity, request.method());
-        let id = request.body().request_id().or_clients(&request);
         let version = request.version();
+        let record = Record::begin(&self.activity, request.method(), version);
+        let id = request.body().request_id().or_clients(&request);
         MeterFuture {
             inner: self.inner.call(request),
             record: Some(record),
@@ -88,7 +88,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let began_at = *this.began_at.get_or_insert_with(Instant::now);
+        let began_at = *this.began_at.get_or_insert_with(|| {
+            let now = Instant::now();
+            if let Some(record) = this.record {
+                record.reached_layers(now);
+            }
+            now
+        });
         let mut response = ready!(this.inner.poll(cx))?;
         #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
         let (record, id) =

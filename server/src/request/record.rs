@@ -1,13 +1,13 @@
 //! What becomes of one request: counted by whoever drops it last, so that no way to end is forgotten.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{num::NonZeroU128, sync::atomic::Ordering::Relaxed};
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
 use crate::{
     activity::{Activity, Exchange},
-    telemetry::metrics::{Aborted, Shard, method_index},
+    telemetry::metrics::{Aborted, RequestLabels, Shard},
 };
 
 /// What becomes of one request; written to the metrics on drop, whoever drops it.
@@ -15,30 +15,36 @@ use crate::{
 pub(super) struct Record {
     pub(super) exchange: Exchange,
     pub(super) received_at: Instant,
-    method: usize,
+    labels: RequestLabels,
     pub(super) is_head: bool,
     /// Set once there is a response.
     pub(super) status: Option<StatusCode>,
     /// Whether its body has been handed over to the end.
     pub(super) is_complete: bool,
+    /// Set if the request is sampled: then its trace is the example of the bucket that its duration falls into.
+    pub(super) trace_id: Option<NonZeroU128>,
 }
 
 impl Record {
-    pub(super) fn begin(activity: &Activity, method: &Method) -> Self {
+    pub(super) fn begin(activity: &Activity, method: &Method, version: Version) -> Self {
         let exchange = Exchange::begin(activity);
-        activity.core().metrics.shard().requests_in_flight.fetch_add(1, Relaxed);
+        activity.core().metrics.shard().active_requests.fetch_add(1, Relaxed);
         Self {
             received_at: exchange.received_at(),
             exchange,
-            method: method_index(method),
+            labels: RequestLabels::new(method, version),
             is_head: method == Method::HEAD,
             status: None,
             is_complete: false,
+            trace_id: None,
         }
     }
-}
 
-impl Record {
+    /// The layers see the request for the first time, at `now`: until then it has waited for its turn.
+    pub(super) fn reached_layers(&self, now: Instant) {
+        self.shard().queue_delay.record(now.saturating_duration_since(self.received_at));
+    }
+
     /// The counters of the calling thread.
     pub(super) fn shard(&self) -> &Shard {
         self.exchange.activity().core().metrics.shard()
@@ -53,12 +59,17 @@ impl Drop for Record {
         match self.status {
             None => shard.aborted(Aborted::BeforeResponse),
             Some(status) => {
-                shard.request_done(self.method, status, now.saturating_duration_since(self.received_at));
+                let duration = now.saturating_duration_since(self.received_at);
+                shard.request_done(self.labels, status, duration);
+                if let Some(trace_id) = self.trace_id {
+                    let metrics = &self.exchange.activity().core().metrics;
+                    metrics.request_traced(self.labels, status, duration, trace_id);
+                }
                 if !self.is_complete {
                     shard.aborted(Aborted::InBody);
                 }
             }
         }
-        shard.requests_in_flight.fetch_sub(1, Relaxed);
+        shard.active_requests.fetch_sub(1, Relaxed);
     }
 }

@@ -6,40 +6,33 @@
 
 use std::{
     cell::Cell,
+    num::NonZeroU128,
     sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
-/// Upper bounds of the duration histogram. From 25 us, because an echo on loopback takes about that.
-pub(crate) const BUCKETS: [Duration; 18] = [
-    Duration::from_micros(25),
-    Duration::from_micros(50),
-    Duration::from_micros(100),
-    Duration::from_micros(250),
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_micros(2_500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2_500),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-];
+use super::histogram::{Exemplar, Exemplars, Histogram, Snapshot};
 
 /// The request methods that are told apart; all others count as `_OTHER`, as OpenTelemetry's HTTP conventions ask.
 pub(crate) const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "_OTHER"];
 
+/// The HTTP versions that are told apart.
+pub(crate) const VERSIONS: [&str; 3] = ["1.0", "1.1", "2"];
+
 /// The status classes that are told apart.
 pub(crate) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The status codes that `echo_responses_total` tells apart; any other counts as its class.
+pub(crate) const STATUS_CODES: [u16; 26] = [
+    200, 201, 202, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 429,
+    431, 500, 502, 503, 504,
+];
+
+/// Places of `echo_responses_total`: the codes, then the classes.
+const STATUSES: usize = STATUS_CODES.len() + STATUS_CLASSES.len();
 
 /// Why a request was refused before any work was done for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,8 +201,56 @@ impl TaskKind {
     }
 }
 
+/// The labels that a request has from its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestLabels {
+    method: u8,
+    version: u8,
+}
+
+impl RequestLabels {
+    pub(crate) fn new(method: &Method, version: Version) -> Self {
+        let version = match version {
+            Version::HTTP_10 => 0,
+            Version::HTTP_2 => 2,
+            _ => 1,
+        };
+        Self { method: method_index(method), version }
+    }
+}
+
+/// One value for each series of the duration histogram.
+pub(crate) type PerSeries<T> = [[[T; VERSIONS.len()]; STATUS_CLASSES.len()]; METHODS.len()];
+
+fn series<T>(table: &PerSeries<T>, labels: RequestLabels, status: StatusCode) -> &T {
+    &table[usize::from(labels.method)][class_index(status)][usize::from(labels.version)]
+}
+
+/// The status's place in [`STATUS_CLASSES`].
+fn class_index(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).saturating_sub(1).min(STATUS_CLASSES.len() - 1)
+}
+
+/// The status's place in `Shard::responses`. A table, because this is asked for every request.
+fn status_index(status: StatusCode) -> usize {
+    const UNLISTED: u8 = u8::MAX;
+    const PLACES: [u8; 1000] = {
+        let mut places = [UNLISTED; 1000];
+        let mut place: u8 = 0;
+        while (place as usize) < STATUS_CODES.len() {
+            places[STATUS_CODES[place as usize] as usize] = place;
+            place += 1;
+        }
+        places
+    };
+    match PLACES[usize::from(status.as_u16())] {
+        UNLISTED => STATUS_CODES.len() + class_index(status),
+        place => usize::from(place),
+    }
+}
+
 /// The method's place in [`METHODS`].
-pub(crate) fn method_index(method: &Method) -> usize {
+fn method_index(method: &Method) -> u8 {
     match *method {
         Method::GET => 0,
         Method::HEAD => 1,
@@ -219,7 +260,7 @@ pub(crate) fn method_index(method: &Method) -> usize {
         Method::DELETE => 5,
         Method::OPTIONS => 6,
         Method::TRACE => 7,
-        _ => METHODS.len() - 1,
+        _ => 8,
     }
 }
 
@@ -227,8 +268,10 @@ pub(crate) fn method_index(method: &Method) -> usize {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Shard {
-    pub(crate) requests: [[Series; STATUS_CLASSES.len()]; METHODS.len()],
-    pub(crate) requests_in_flight: AtomicI64,
+    pub(crate) requests: PerSeries<Histogram>,
+    pub(crate) responses: [AtomicU64; STATUSES],
+    pub(crate) queue_delay: Histogram,
+    pub(crate) active_requests: AtomicI64,
     pub(crate) requests_aborted: [AtomicU64; Aborted::ALL.len()],
     pub(crate) request_body_bytes: AtomicU64,
     pub(crate) response_body_bytes: AtomicU64,
@@ -240,30 +283,10 @@ pub(crate) struct Shard {
     pub(crate) tasks: [AtomicI64; TaskKind::ALL.len()],
 }
 
-/// The duration histogram of one method and status class.
-#[derive(Debug, Default)]
-pub(crate) struct Series {
-    pub(crate) buckets: [AtomicU64; BUCKETS.len() + 1],
-    pub(crate) sum_ns: AtomicU64,
-}
-
-impl Series {
-    pub(crate) fn record(&self, duration: Duration) {
-        let bucket = BUCKETS.partition_point(|bound| *bound < duration);
-        if let Some(count) = self.buckets.get(bucket) {
-            count.fetch_add(1, Relaxed);
-        }
-        // 584 years of nanoseconds fit.
-        self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-}
-
 impl Shard {
-    pub(crate) fn request_done(&self, method: usize, status: StatusCode, duration: Duration) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(1).min(STATUS_CLASSES.len() - 1);
-        if let Some(series) = self.requests.get(method).and_then(|classes| classes.get(class)) {
-            series.record(duration);
-        }
+    pub(crate) fn request_done(&self, labels: RequestLabels, status: StatusCode, duration: Duration) {
+        series(&self.requests, labels, status).record(duration);
+        self.responses[status_index(status)].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn aborted(&self, at: Aborted) {
@@ -287,13 +310,15 @@ impl Shard {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     shards: Box<[Shard]>,
+    exemplars: Box<PerSeries<Exemplars>>,
 }
 
 impl Metrics {
     /// Room for `threads` that write at the same time; more share shards, which costs time, not truth.
     pub(crate) fn new(threads: usize) -> Self {
         // A power of two, so that a thread finds its shard by a mask and not by a division.
-        Self { shards: (0..threads.next_power_of_two()).map(|_| Shard::default()).collect() }
+        let shards = (0..threads.next_power_of_two()).map(|_| Shard::default()).collect();
+        Self { shards, exemplars: Box::default() }
     }
 
     /// The calling thread's shard.
@@ -311,9 +336,36 @@ impl Metrics {
         self.shards.iter().map(|shard| gauge(shard).load(Relaxed)).sum()
     }
 
+    /// The sum of one histogram over all shards.
+    pub(crate) fn histogram(&self, histogram: impl Fn(&Shard) -> &Histogram) -> Snapshot {
+        let mut sum = Snapshot::default();
+        self.shards.iter().for_each(|shard| sum.add(histogram(shard)));
+        sum
+    }
+
     /// Requests that have not reached the end of their response body.
-    pub(crate) fn requests_in_flight(&self) -> i64 {
-        self.level(|shard| &shard.requests_in_flight)
+    pub(crate) fn active_requests(&self) -> i64 {
+        self.level(|shard| &shard.active_requests)
+    }
+
+    /// Keeps the trace of a sampled request as the example of its bucket. Called beside [`Shard::request_done`].
+    pub(crate) fn request_traced(
+        &self,
+        labels: RequestLabels,
+        status: StatusCode,
+        duration: Duration,
+        trace_id: NonZeroU128,
+    ) {
+        series(&self.exemplars, labels, status).keep(duration, trace_id);
+    }
+
+    /// The examples of one series' buckets; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
+    pub(crate) fn exemplar(
+        &self,
+        (method, class, version): (usize, usize, usize),
+        bucket: usize,
+    ) -> Option<Exemplar> {
+        self.exemplars[method][class][version].get(bucket)
     }
 }
 
@@ -329,38 +381,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
-        let series = Series::default();
-        for (duration, bucket) in [
-            (Duration::ZERO, 0),
-            (Duration::from_micros(25), 0),
-            (Duration::from_nanos(25_001), 1),
-            (Duration::from_secs(10), 17),
-            (Duration::from_secs(11), 18),
-        ] {
-            let before = series.buckets[bucket].load(Relaxed);
-            series.record(duration);
-            assert_eq!(series.buckets[bucket].load(Relaxed), before + 1, "{duration:?}");
-        }
-    }
-
-    #[test]
     fn a_method_has_the_index_of_its_name() {
         for (index, name) in METHODS.iter().enumerate() {
-            assert_eq!(method_index(&name.parse().unwrap()), index, "{name}");
+            assert_eq!(usize::from(method_index(&name.parse().unwrap())), index, "{name}");
         }
     }
 
     #[test]
-    fn any_method_and_status_has_a_series() {
+    fn any_method_version_and_status_has_a_series() {
         let shard = Shard::default();
         for method in ["GET", "PROPFIND", "\u{21}", "get"] {
-            let method = method_index(&Method::from_bytes(method.as_bytes()).unwrap());
-            for status in [100, 200, 599, 999] {
-                shard.request_done(method, StatusCode::from_u16(status).unwrap(), Duration::ZERO);
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            for version in
+                [Version::HTTP_09, Version::HTTP_10, Version::HTTP_11, Version::HTTP_2, Version::HTTP_3]
+            {
+                for status in [100, 200, 599, 999] {
+                    let labels = RequestLabels::new(&method, version);
+                    shard.request_done(labels, StatusCode::from_u16(status).unwrap(), Duration::ZERO);
+                }
             }
         }
-        let count: u64 = shard.requests.iter().flatten().map(|s| s.buckets[0].load(Relaxed)).sum();
-        assert_eq!(count, 16);
+        let mut durations = Snapshot::default();
+        shard.requests.iter().flatten().flatten().for_each(|series| durations.add(series));
+        let responses: u64 = shard.responses.iter().map(|count| count.load(Relaxed)).sum();
+        assert_eq!((durations.count(), responses), (80, 80));
+    }
+
+    #[test]
+    fn a_listed_status_counts_as_itself_and_any_other_as_its_class() {
+        let index = |status: u16| status_index(StatusCode::from_u16(status).unwrap());
+        for (place, code) in STATUS_CODES.into_iter().enumerate() {
+            assert_eq!(index(code), place);
+        }
+        let class =
+            |name| STATUS_CODES.len() + STATUS_CLASSES.iter().position(|class| *class == name).unwrap();
+        for (status, name) in [(100, "1xx"), (299, "2xx"), (418, "4xx"), (599, "5xx"), (999, "5xx")] {
+            assert_eq!(index(status), class(name), "{status}");
+        }
     }
 }

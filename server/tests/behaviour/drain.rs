@@ -180,7 +180,7 @@ fn a_request_in_progress_is_finished_and_the_connection_then_closed() {
         let mut server = Echo::start(Config { runtime, workers: NonZeroUsize::new(2), ..config() });
         let mut client = Client::connect(server.addr);
         client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello");
-        server.await_metric("echo_requests_in_flight", "", 1);
+        server.await_metric("http_server_active_requests", "", 1);
         server.begin_drain();
         server.await_metric("echo_phase", "draining", 1);
         client.send(b"world");
@@ -246,7 +246,7 @@ fn work_that_outlives_the_deadline_is_cut_counted_and_ends_in_exit_code_3() {
     let program = Program::start(&["--lame-duck=0s", "--drain-grace=100ms"]);
     let mut client = Client::connect(program.addr);
     client.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello");
-    crate::harness::await_metric(program.admin, "echo_requests_in_flight", "", 1);
+    crate::harness::await_metric(program.admin, "http_server_active_requests", "", 1);
     program.terminate();
     let (report, code) = program.wait();
     assert_eq!(code, Some(3), "{report}");

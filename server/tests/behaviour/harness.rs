@@ -159,13 +159,23 @@ pub(crate) fn program() -> Command {
 }
 
 pub(crate) fn metric(admin: SocketAddr, name: &str, label: &str) -> u64 {
+    samples(&scrape(admin), name, label).map(|value| value.parse::<u64>().unwrap()).sum()
+}
+
+/// The text of `/metrics`.
+pub(crate) fn scrape(admin: SocketAddr) -> String {
     let mut client = Client::connect(admin);
     client.send(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-    let text = client.response().text();
-    text.lines()
-        .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(label))
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
-        .sum()
+    client.response().text()
+}
+
+/// The values of the series of `name` whose labels contain `label`.
+pub(crate) fn samples<'a>(text: &'a str, name: &str, label: &str) -> impl Iterator<Item = &'a str> {
+    // An exemplar may stand behind the value.
+    let samples = text.lines().map(|line| line.split(" # ").next().unwrap());
+    samples
+        .filter(move |sample| sample.split(['{', ' ']).next() == Some(name) && sample.contains(label))
+        .map(|sample| sample.rsplit(' ').next().unwrap())
 }
 
 pub(crate) fn await_metric(admin: SocketAddr, name: &str, label: &str, expected: u64) {

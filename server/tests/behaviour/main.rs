@@ -12,4 +12,5 @@ mod echo;
 mod harness;
 mod limits;
 mod memory;
+mod metrics;
 mod slow_clients;

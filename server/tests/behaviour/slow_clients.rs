@@ -129,7 +129,7 @@ fn a_body_that_stops_after_the_response_began_is_cut() {
     let response = client.response();
     assert_eq!((response.status, response.complete, response.text().as_str()), (200, false, "hello"));
     server.await_metric("echo_requests_aborted_total", "in_body", 1);
-    server.await_metric("echo_requests_in_flight", "", 0);
+    server.await_metric("http_server_active_requests", "", 0);
     server.stop();
 }
 
@@ -162,7 +162,7 @@ fn flood(server: &Echo, read: impl FnOnce(&mut Client)) {
 fn a_client_that_does_not_read_is_cut() {
     let server = Echo::start(Config { write_stall_timeout: SHORT, rate_min: 0, ..config() });
     flood(&server, |_| server.await_metric("echo_connections_closed_total", "slow_reader", 1));
-    server.await_metric("echo_requests_in_flight", "", 0);
+    server.await_metric("http_server_active_requests", "", 0);
     server.stop();
 }
 

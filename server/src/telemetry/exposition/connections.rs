@@ -1,0 +1,47 @@
+//! Connections: those we have, those that wait, and those that never reached us.
+
+use std::fmt;
+
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::families::{counter, counters, gauge, gauges};
+use crate::{
+    core::Core,
+    telemetry::metrics::{AcceptError, ConnectionEnd, TaskKind},
+};
+
+pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Core { metrics, slots, .. } = core;
+    gauge(out, "echo_connections_open", "Client connections", slots.taken() as u64)?;
+    gauge(out, "echo_connections_max", "Limit of client connections", slots.limit() as u64)?;
+    gauges(
+        out,
+        "echo_connections_active",
+        "Client connections whose protocol is known; the others have said nothing yet",
+        [("http1", TaskKind::Http1Connection), ("http2", TaskKind::Http2Connection)].map(
+            |(protocol, kind)| ([("protocol", protocol)], metrics.level(|shard| &shard.tasks[kind as usize])),
+        ),
+    )?;
+    counter(
+        out,
+        "echo_connections_opened_total",
+        "Client connections accepted",
+        metrics.sum(|shard| &shard.connections_opened),
+    )?;
+    counters(
+        out,
+        "echo_connections_closed_total",
+        "Client connections ended",
+        ConnectionEnd::ALL.map(|end| {
+            ([("reason", end.name())], metrics.sum(|shard| &shard.connections_closed[end as usize]))
+        }),
+    )?;
+    counters(
+        out,
+        "echo_accept_errors_total",
+        "Failures of accept",
+        AcceptError::ALL
+            .map(|kind| ([("kind", kind.name())], metrics.sum(|shard| &shard.accept_errors[kind as usize]))),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Each metric moves when its cause happens, and no client can make more of them.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use echo_server::Config;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2::handshake;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use crate::harness::{Client, Echo, config, pattern, samples, scrape};
+
+#[test]
+fn a_request_counts_by_method_status_and_version() {
+    let server = Echo::start(config());
+    let mut client = Client::connect(server.addr);
+    for (method, path, status) in [("POST", "/echo", 200), ("ODD", "/", 405), ("GET", "/none", 404)] {
+        client.send(format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").as_bytes());
+        assert_eq!(client.response().status, status, "{method} {path}");
+    }
+    let mut old = Client::connect(server.addr);
+    old.send(b"GET /echo HTTP/1.0\r\n\r\n");
+    assert_eq!(old.response().status, 200);
+    echo_over_http2(server.addr, || ());
+
+    server.await_metric("http_server_active_requests", "", 0);
+    for (method, version, class) in [
+        ("POST", "1.1", "2xx"),
+        ("_OTHER", "1.1", "4xx"),
+        ("GET", "1.1", "4xx"),
+        ("GET", "1.0", "2xx"),
+        ("POST", "2", "2xx"),
+    ] {
+        let labels = format!(
+            "http_request_method=\"{method}\",network_protocol_version=\"{version}\",status_class=\"{class}\""
+        );
+        assert_eq!(server.metric("http_server_request_duration_seconds_count", &labels), 1, "{labels}");
+    }
+    assert_eq!(server.metric("http_server_request_duration_seconds_count", ""), 5, "and nothing else");
+    server.stop();
+}
+
+#[test]
+fn every_response_counts_by_its_code() {
+    let server = Echo::start(Config { body_max: 10, ..config() });
+    let mut client = Client::connect(server.addr);
+    for request in ["GET /echo", "GET /echo", "GET /echo", "GET /none", "GET /none", "DELETE /"] {
+        client.send(format!("{request} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes());
+        client.response();
+    }
+    assert_eq!(client.echo(&pattern(11)).status, 413);
+    server.await_metric("http_server_active_requests", "", 0);
+    for (code, count) in [("200", 3), ("404", 2), ("405", 1), ("413", 1), ("", 7)] {
+        let label = format!("http_response_status_code=\"{code}");
+        assert_eq!(server.metric("echo_responses_total", &label), count, "{code:?}");
+    }
+    server.stop();
+}
+
+#[test]
+fn every_request_has_a_queue_delay_also_one_whose_client_leaves() {
+    let server = Echo::start(config());
+    let mut client = Client::connect(server.addr);
+    for _ in 0..10 {
+        assert_eq!(client.echo(b"hello").status, 200);
+    }
+    let mut gone = Client::connect(server.addr);
+    gone.send(b"POST /echo HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+    assert_eq!(gone.response().status, 100);
+    server.await_metric("http_server_active_requests", "", 1);
+    gone.reset();
+    server.await_metric("http_server_active_requests", "", 0);
+    assert_eq!(server.metric("echo_queue_delay_seconds_count", ""), 11);
+    assert_eq!(server.metric("echo_queue_delay_seconds_bucket", "+Inf"), 11);
+    server.stop();
+}
+
+#[test]
+fn connections_are_active_by_protocol_from_their_first_bytes_to_their_end() {
+    let server = Echo::start(config());
+    let silent = Client::connect(server.addr);
+    let mut client = Client::connect(server.addr);
+    assert_eq!(client.echo(b"hello").status, 200);
+    server.await_metric("echo_connections_open", "", 2);
+    server.await_metric("echo_connections_active", "http1", 1);
+    echo_over_http2(server.addr, || {
+        assert_eq!(server.metric("echo_connections_active", "http2"), 1);
+        assert_eq!(server.metric("echo_connections_active", "http1"), 1);
+    });
+    server.await_metric("echo_connections_active", "http2", 0);
+    drop((client, silent));
+    server.await_metric("echo_connections_active", "", 0);
+    server.stop();
+}
+
+#[test]
+fn the_phase_is_one_of_all() {
+    let mut server = Echo::start(Config { lame_duck: Duration::from_mins(1), ..config() });
+    // Answered, so it serves.
+    assert_eq!(Client::connect(server.addr).echo(b"hello").status, 200);
+    server.await_metric("echo_phase", "\"serving\"", 1);
+    server.begin_drain();
+    server.await_metric("echo_phase", "\"lame_duck\"", 1);
+    assert_eq!(server.metric("echo_phase", ""), 1);
+    assert_eq!(samples(&scrape(server.admin), "echo_phase", "").count(), 7);
+}
+
+#[test]
+fn every_metric_has_a_help_text_and_is_there_before_the_first_request() {
+    let server = Echo::start(config());
+    let text = scrape(server.admin);
+    assert!(text.ends_with("# EOF\n"), "OpenMetrics ends with its mark");
+    for name in STABLE {
+        let help = format!("# HELP {} ", name.strip_suffix("_total").unwrap_or(name));
+        assert!(text.contains(&help), "{help}");
+        let sample =
+            |line: &str| line.split(['{', ' ']).next().is_some_and(|sample| sample.starts_with(name));
+        assert!(text.lines().any(sample) || name.contains("request_duration"), "{name} has no sample");
+    }
+    let label = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    assert_eq!(server.metric("echo_build_info", &label), 1);
+    server.stop();
+}
+
+const STABLE: [&str; 20] = [
+    "http_server_request_duration_seconds",
+    "http_server_active_requests",
+    "echo_responses_total",
+    "echo_queue_delay_seconds",
+    "echo_requests_aborted_total",
+    "echo_request_body_bytes_total",
+    "echo_response_body_bytes_total",
+    "echo_panics_total",
+    "echo_sheds_total",
+    "echo_requests_admitted",
+    "echo_requests_max",
+    "echo_connections_open",
+    "echo_connections_max",
+    "echo_connections_opened_total",
+    "echo_connections_closed_total",
+    "echo_connections_active",
+    "echo_accept_errors_total",
+    "echo_phase",
+    "echo_tasks",
+    "echo_build_info",
+];
+
+#[test]
+fn the_number_of_series_stays_under_100_000_random_methods_paths_and_headers() {
+    const CLIENTS: u64 = 4;
+    let server = Echo::start(config());
+    let series = || scrape(server.admin).lines().filter(|line| !line.starts_with('#')).count();
+    let send = |requests: usize, seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut client = Client::connect(server.addr);
+        for _ in 0..requests / PIPELINED {
+            let heads: String = (0..PIPELINED).map(|_| head(&mut random)).collect();
+            client.send(heads.as_bytes());
+            for _ in 0..PIPELINED {
+                assert!(client.response().complete);
+            }
+        }
+    };
+    send(1_000, 0);
+    server.await_metric("http_server_active_requests", "", 0);
+    let before = series();
+    std::thread::scope(|scope| {
+        for seed in 1..=CLIENTS {
+            scope.spawn(move || send(99_000 / 4, seed));
+        }
+    });
+    server.await_metric("http_server_active_requests", "", 0);
+    assert_eq!(series(), before);
+    assert_eq!(server.metric("http_server_request_duration_seconds_count", ""), 100_000);
+    server.stop();
+}
+
+/// Requests that are sent before the first of their answers is read.
+const PIPELINED: usize = 50;
+
+/// The head of a request that asks for as many series as a client can.
+fn head(random: &mut fastrand::Rng) -> String {
+    // HEAD is left out, because its answer has no body for the client to skip.
+    const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"];
+    let word = |random: &mut fastrand::Rng| -> String {
+        (0..random.usize(8..20)).map(|_| random.alphabetic()).collect()
+    };
+    let method = if random.bool() { (*random.choice(&METHODS).unwrap()).to_owned() } else { word(random) };
+    let folder = if random.bool() { "/echo" } else { "" };
+    let (path, name, value) = (word(random), word(random), word(random));
+    format!(
+        "{method} {folder}/{path} HTTP/1.1\r\nhost: {value}\r\nx-request-id: {value}\r\nx-{name}: {value}\r\n\r\n"
+    )
+}
+
+/// One echo on an HTTP/2 connection, and then `meanwhile`, while the connection lives.
+fn echo_over_http2(addr: SocketAddr, meanwhile: impl FnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(connection);
+        let request = Request::post("http://a/echo").body(Full::new(Bytes::from_static(b"one"))).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "one");
+        meanwhile();
+    });
+}
