@@ -13,7 +13,7 @@ use crate::{
     config::{Config, FdBudget},
     phase::Lifecycle,
     request::Gate,
-    telemetry::metrics::Metrics,
+    telemetry::{metrics::Metrics, sources::Sources},
 };
 
 /// What a server is for.
@@ -43,6 +43,8 @@ pub(crate) struct Core {
     pub(crate) role: Role,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    /// What a scrape looks at beside `metrics`.
+    pub(crate) sources: Sources,
     pub(crate) slots: Slots,
     /// Bounds the clients over the connection limit that are being told so.
     pub(crate) refusals: Arc<Semaphore>,
@@ -58,6 +60,7 @@ impl Core {
             role,
             // The workers and the control thread; blocking threads share a shard with one of them.
             metrics: Metrics::new(config.workers() + 1),
+            sources: Sources::default(),
             slots: Slots::new(fds.connections),
             gate: Gate::new(config.requests_max()),
             refusals: Arc::new(Semaphore::new(fds.refusals.max(1))),

@@ -91,7 +91,9 @@ impl Server {
             data.push(listen::bind(address, &config, true)?);
         }
         let admin = listen::bind(config.admin, &config, false)?;
-        Ok(Self { core: Core::new(Role::Data, config, fds), data, admin })
+        let core = Core::new(Role::Data, config, fds);
+        core.sources.add_listeners(&data, core.config.backlog);
+        Ok(Self { core, data, admin })
     }
 
     /// The address of the data listener, with the port that the kernel chose for port 0.

@@ -6,3 +6,5 @@ pub(crate) mod exposition;
 pub(crate) mod histogram;
 pub(crate) mod log;
 pub(crate) mod metrics;
+mod proc;
+pub(crate) mod sources;

@@ -4,6 +4,7 @@
 
 mod connections;
 mod families;
+mod process;
 mod requests;
 mod state;
 #[cfg(feature = "console")]
@@ -46,6 +47,7 @@ impl Collector for Scrape {
         requests::encode(core, out)?;
         connections::encode(core, out)?;
         state::encode(core, out)?;
+        process::encode(core, out)?;
         #[cfg(feature = "console")]
         telemetry::encode(out)?;
         Ok(())

@@ -1,15 +1,20 @@
 //! Each metric moves when its cause happens, and no client can make more of them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, TcpStream},
+    num::NonZeroUsize,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
-use echo_server::Config;
+use echo_server::{Config, Runtime};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::handshake;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, Echo, config, pattern, samples, scrape};
+use crate::harness::{Client, Echo, Program, config, metric, pattern, samples, scrape};
 
 #[test]
 fn a_request_counts_by_method_status_and_version() {
@@ -94,6 +99,78 @@ fn connections_are_active_by_protocol_from_their_first_bytes_to_their_end() {
     server.stop();
 }
 
+/// The accept loop stops where every place is taken, and as many clients as it may refuse at once are being refused.
+#[test]
+fn clients_that_wait_to_be_accepted_are_seen_and_those_that_find_no_room_are_counted() {
+    const REFUSED: u64 = 32;
+    const BACKLOG: u64 = 4;
+    let server = Echo::start(Config {
+        connections_max: NonZeroUsize::new(1),
+        backlog: BACKLOG,
+        linger_timeout: Duration::from_mins(1),
+        linger_max: Duration::from_mins(1),
+        drain_grace: Duration::ZERO,
+        ..config()
+    });
+    assert_eq!(server.metric("echo_accept_queue_max", ""), BACKLOG);
+    let mut first = Client::connect(server.addr);
+    assert_eq!(first.echo(b"hello").status, 200);
+    let refused: Vec<TcpStream> = (0..REFUSED).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
+    server.await_metric("echo_tasks", "reject", REFUSED);
+    // One in the hands of the accept loop, and a full queue: it holds one more than the backlog.
+    let waiting: Vec<TcpStream> =
+        (0..BACKLOG + 2).map(|_| TcpStream::connect(server.addr).unwrap()).collect();
+    server.await_metric("echo_accept_queue_length", "", BACKLOG + 1);
+
+    let lost = |name| server.metric(name, "");
+    let (overflows, drops) = (lost("echo_listen_overflows_total"), lost("echo_listen_drops_total"));
+    let too_many = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    too_many.set_nonblocking(true).unwrap();
+    let begun = too_many.connect(&server.addr.into()).unwrap_err();
+    assert_eq!(begun.raw_os_error(), Some(rustix::io::Errno::INPROGRESS.raw_os_error()));
+    assert!(lost("echo_listen_overflows_total") > overflows && lost("echo_listen_drops_total") > drops);
+
+    drop((too_many, waiting, refused, first));
+    server.await_metric("echo_accept_queue_length", "", 0);
+    server.stop();
+}
+
+#[test]
+fn the_accept_queue_is_that_of_all_listeners_together() {
+    let workers = NonZeroUsize::new(3);
+    let server = Echo::start(Config { runtime: Runtime::PerCore, workers, backlog: 10, ..config() });
+    assert_eq!(server.metric("echo_accept_queue_max", ""), 30);
+    assert_eq!(samples(&scrape(server.admin), "echo_accept_queue_length", "").count(), 1);
+    server.stop();
+}
+
+#[test]
+fn the_process_is_seen_as_the_kernel_sees_it() {
+    let program = Program::start(&[]);
+    let value = |name: &str| sum(&scrape(program.admin), name, "");
+    let fds = metric(program.admin, "process_open_fds", "");
+    let (cpu, switches) = (value("process_cpu_seconds_total"), value("process_context_switches_total"));
+    let started = value("process_start_time_seconds");
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(program.addr)).collect();
+    for client in &mut clients {
+        assert_eq!(client.echo(b"hello").status, 200);
+    }
+    crate::harness::await_metric(program.admin, "process_open_fds", "", fds + 20);
+    drop(clients);
+    crate::harness::await_metric(program.admin, "process_open_fds", "", fds);
+
+    assert!(value("process_cpu_seconds_total") > cpu);
+    assert!(value("process_context_switches_total") > switches);
+    let hard_limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    assert_eq!(Some(metric(program.admin, "process_max_fds", "")), hard_limit, "raised at start");
+    let (resident, all) = (value("process_resident_memory_bytes"), value("process_virtual_memory_bytes"));
+    assert!(resident > 1e6 && all > resident, "{resident} {all}");
+    assert!(value("process_threads") >= 2.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((0.0..600.0).contains(&(now - started)), "{started}");
+    assert!((value("process_start_time_seconds") - started).abs() < 1e-9, "it was started once");
+}
+
 #[test]
 fn the_phase_is_one_of_all() {
     let mut server = Echo::start(Config { lame_duck: Duration::from_mins(1), ..config() });
@@ -123,7 +200,7 @@ fn every_metric_has_a_help_text_and_is_there_before_the_first_request() {
     server.stop();
 }
 
-const STABLE: [&str; 20] = [
+const STABLE: [&str; 32] = [
     "http_server_request_duration_seconds",
     "http_server_active_requests",
     "echo_responses_total",
@@ -141,9 +218,21 @@ const STABLE: [&str; 20] = [
     "echo_connections_closed_total",
     "echo_connections_active",
     "echo_accept_errors_total",
+    "echo_accept_queue_length",
+    "echo_accept_queue_max",
+    "echo_listen_overflows_total",
+    "echo_listen_drops_total",
     "echo_phase",
     "echo_tasks",
     "echo_build_info",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_threads",
+    "process_start_time_seconds",
+    "process_context_switches_total",
 ];
 
 #[test]
@@ -192,6 +281,10 @@ fn head(random: &mut fastrand::Rng) -> String {
     format!(
         "{method} {folder}/{path} HTTP/1.1\r\nhost: {value}\r\nx-request-id: {value}\r\nx-{name}: {value}\r\n\r\n"
     )
+}
+
+fn sum(text: &str, name: &str, label: &str) -> f64 {
+    samples(text, name, label).map(|value| value.parse::<f64>().unwrap()).sum()
 }
 
 /// One echo on an HTTP/2 connection, and then `meanwhile`, while the connection lives.

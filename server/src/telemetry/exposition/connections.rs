@@ -7,7 +7,10 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::families::{counter, counters, gauge, gauges};
 use crate::{
     core::Core,
-    telemetry::metrics::{AcceptError, ConnectionEnd, TaskKind},
+    telemetry::{
+        metrics::{AcceptError, ConnectionEnd, TaskKind},
+        proc::listen_losses,
+    },
 };
 
 pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -43,5 +46,33 @@ pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Resul
         AcceptError::ALL
             .map(|kind| ([("kind", kind.name())], metrics.sum(|shard| &shard.accept_errors[kind as usize]))),
     )?;
+    if let Some((length, max)) = core.sources.accept_queue() {
+        gauge(
+            out,
+            "echo_accept_queue_length",
+            "Connections that the kernel has completed and the server has not accepted, over all data listeners",
+            length,
+        )?;
+        gauge(
+            out,
+            "echo_accept_queue_max",
+            "What the accept queues of all data listeners hold: backlog, or net.core.somaxconn where that is less",
+            max,
+        )?;
+    }
+    if let Some(losses) = listen_losses() {
+        counter(
+            out,
+            "echo_listen_overflows_total",
+            "Connections dropped because an accept queue was full, of any process in the network namespace",
+            losses.overflows,
+        )?;
+        counter(
+            out,
+            "echo_listen_drops_total",
+            "Connections dropped before they were accepted, for any reason, of any process in the network namespace",
+            losses.drops,
+        )?;
+    }
     Ok(())
 }

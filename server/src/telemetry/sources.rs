@@ -1,0 +1,53 @@
+//! What a scrape looks at and nobody counts: without one list of it, a scrape would have to know how each kind of server
+//! is put together.
+
+use std::{
+    net::TcpListener,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::fs::fstat;
+
+use super::proc::{self, Switches};
+
+/// Filled in while the server starts, read by scrapes; no request comes here.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    listeners: Mutex<Listeners>,
+    switches: Mutex<Switches>,
+}
+
+/// The data listeners, known by their inodes: their descriptors are the accept loops'.
+#[derive(Debug, Default)]
+struct Listeners {
+    inodes: Vec<u64>,
+    /// What their accept queues hold together.
+    queue_max: Option<u64>,
+}
+
+impl Sources {
+    /// `backlog` is what each has asked the kernel for.
+    pub(crate) fn add_listeners(&self, listeners: &[TcpListener], backlog: u64) {
+        let inodes = listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
+        let each = proc::somaxconn().map(|most| most.min(backlog));
+        let queue_max = each.map(|each| each * listeners.len() as u64);
+        *lock(&self.listeners) = Listeners { inodes, queue_max };
+    }
+
+    /// Connections that wait to be accepted, and how many may.
+    pub(super) fn accept_queue(&self) -> Option<(u64, u64)> {
+        let listeners = lock(&self.listeners);
+        let queue_max = listeners.queue_max?;
+        Some((proc::accept_queue(&listeners.inodes)?, queue_max))
+    }
+
+    /// Voluntary and involuntary context switches of the process.
+    pub(super) fn context_switches(&self) -> Option<[u64; 2]> {
+        Some(lock(&self.switches).observe(proc::switches_by_thread()?))
+    }
+}
+
+/// What is behind these locks is whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
