@@ -42,6 +42,7 @@ where
     let mut planes = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = build(core)?;
+        core.sources.add_runtime(format!("data-{index}"), runtime.metrics());
         let listener = {
             let _context = runtime.enter();
             TcpListener::from_std(listener)?
@@ -70,12 +71,33 @@ where
 }
 
 fn build(core: &Core) -> io::Result<Tokio> {
-    match core.config.runtime {
-        Runtime::WorkStealing => Builder::new_multi_thread()
-            .worker_threads(core.config.workers())
-            .thread_name("echo-worker")
-            .enable_all()
-            .build(),
-        Runtime::PerCore => Builder::new_current_thread().enable_all().build(),
+    let mut builder = match core.config.runtime {
+        Runtime::WorkStealing => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(core.config.workers()).thread_name("echo-worker");
+            builder
+        }
+        Runtime::PerCore => Builder::new_current_thread(),
+    };
+    #[cfg(tokio_unstable)]
+    if core.config.task_histograms {
+        time_polls(&mut builder);
     }
+    builder.enable_all().build()
+}
+
+/// Two readings of the clock per poll. Buckets double from half a microsecond to 8 s.
+#[cfg(tokio_unstable)]
+fn time_polls(builder: &mut Builder) {
+    use tokio::runtime::{HistogramConfiguration, LogHistogram};
+    let buckets = LogHistogram::builder()
+        .min_value(Duration::from_micros(1))
+        .max_value(Duration::from_secs(8))
+        .precision_exact(0)
+        .build();
+    builder
+        .enable_metrics_poll_time_histogram()
+        .metrics_poll_time_histogram_configuration(HistogramConfiguration::log(buckets))
+        .enable_metrics_schedule_latency_histogram()
+        .metrics_schedule_latency_histogram_configuration(HistogramConfiguration::log(buckets));
 }

@@ -47,6 +47,7 @@ where
         fewer.unwrap_or(FdBudget { connections: 1, refusals: 1 })
     });
     let core = Core::new(Role::Data, config, fds);
+    core.sources.add_runtime("data-0".to_owned(), tokio::runtime::Handle::current().metrics());
     core.lifecycle.enter(Phase::Serving);
     accept::start(listener, service, &core);
     drain::coordinate(core, shutdown).await
@@ -125,6 +126,7 @@ impl Server {
         let Self { core, data, admin } = self;
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let threads = runtime::start(&core, data, &Echo)?;
+        core.sources.add_runtime("control".to_owned(), control.metrics());
         let report = control.block_on(async {
             let admin = TcpListener::from_std(admin)?;
             let stop_admin = tokio_util::sync::CancellationToken::new();

@@ -56,6 +56,16 @@ pub enum ConfigError {
         /// Why they depend on each other.
         why: &'static str,
     },
+    /// A setting that this build has no part for.
+    #[error("{flag} = {value} needs a build with {needs}")]
+    NotBuilt {
+        /// The setting's flag.
+        flag: String,
+        /// Its value.
+        value: String,
+        /// What to build with.
+        needs: &'static str,
+    },
     /// The file-descriptor limit does not carry the connections.
     #[error(
         "--connections-max {wanted} needs {} file descriptors ({reserved} are kept for the process itself), but the \
@@ -115,6 +125,7 @@ pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Inv
     }
     apply_matches(&mut config, &matches)?;
     check_consistency(&config)?;
+    check_build(&config)?;
     let config = Box::new(config);
     Ok(if matches.get_flag("print_config") {
         Invocation::PrintConfig(config)
@@ -295,6 +306,19 @@ fn check_consistency(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
+/// A setting that would do nothing in this build is refused, and not ignored.
+fn check_build(config: &Config) -> Result<(), ConfigError> {
+    let needs_unstable = config.task_histograms && !cfg!(tokio_unstable);
+    if needs_unstable {
+        return Err(ConfigError::NotBuilt {
+            flag: table::flag("task_histograms"),
+            value: "on".to_owned(),
+            needs: "RUSTFLAGS=\"--cfg tokio_unstable\"",
+        });
+    }
+    Ok(())
+}
+
 /// `5s`, `250ms`, `1m30s`; a bare `0` is zero, any other bare number lacks its unit.
 fn duration(text: &str) -> Option<Duration> {
     if text == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(text).ok() }
@@ -369,6 +393,17 @@ mod tests {
             error.contains("--header-max = 128KiB") && error.contains("--http1-buffer-max = 32KiB"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_setting_that_the_build_has_no_part_for_is_refused() {
+        let parsed = parse(&["--task-histograms=on"]);
+        if cfg!(tokio_unstable) {
+            assert!(parsed.unwrap().task_histograms);
+        } else {
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.contains("--task-histograms = on") && error.contains("tokio_unstable"), "{error}");
+        }
     }
 
     #[test]

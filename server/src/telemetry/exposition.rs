@@ -6,6 +6,7 @@ mod connections;
 mod families;
 mod process;
 mod requests;
+mod runtime;
 mod state;
 #[cfg(feature = "console")]
 mod telemetry;
@@ -48,6 +49,7 @@ impl Collector for Scrape {
         connections::encode(core, out)?;
         state::encode(core, out)?;
         process::encode(core, out)?;
+        runtime::encode(core, out)?;
         #[cfg(feature = "console")]
         telemetry::encode(out)?;
         Ok(())

@@ -281,6 +281,8 @@ pub(crate) struct Shard {
     pub(crate) connections_closed: [AtomicU64; ConnectionEnd::ALL.len()],
     pub(crate) accept_errors: [AtomicU64; AcceptError::ALL.len()],
     pub(crate) tasks: [AtomicI64; TaskKind::ALL.len()],
+    /// Polls of tasks that took longer than a poll may.
+    pub(crate) slow_polls: AtomicU64,
 }
 
 impl Shard {
@@ -359,7 +361,7 @@ impl Metrics {
         series(&self.exemplars, labels, status).keep(duration, trace_id);
     }
 
-    /// The examples of one series' buckets; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
+    /// The exemplar of one bucket of one series; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
     pub(crate) fn exemplar(
         &self,
         (method, class, version): (usize, usize, usize),

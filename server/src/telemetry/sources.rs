@@ -7,12 +7,14 @@ use std::{
 };
 
 use rustix::fs::fstat;
+use tokio::runtime::RuntimeMetrics;
 
 use super::proc::{self, Switches};
 
 /// Filled in while the server starts, read by scrapes; no request comes here.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
+    runtimes: Mutex<Vec<(String, RuntimeMetrics)>>,
     listeners: Mutex<Listeners>,
     switches: Mutex<Switches>,
 }
@@ -26,12 +28,21 @@ struct Listeners {
 }
 
 impl Sources {
+    /// `name` becomes the label `runtime`.
+    pub(crate) fn add_runtime(&self, name: String, metrics: RuntimeMetrics) {
+        lock(&self.runtimes).push((name, metrics));
+    }
+
     /// `backlog` is what each has asked the kernel for.
     pub(crate) fn add_listeners(&self, listeners: &[TcpListener], backlog: u64) {
         let inodes = listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
         let each = proc::somaxconn().map(|most| most.min(backlog));
         let queue_max = each.map(|each| each * listeners.len() as u64);
         *lock(&self.listeners) = Listeners { inodes, queue_max };
+    }
+
+    pub(super) fn runtimes(&self) -> Vec<(String, RuntimeMetrics)> {
+        lock(&self.runtimes).clone()
     }
 
     /// Connections that wait to be accepted, and how many may.

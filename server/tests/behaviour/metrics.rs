@@ -184,11 +184,74 @@ fn the_phase_is_one_of_all() {
 }
 
 #[test]
+fn each_runtime_has_its_label_and_counts_what_it_runs() {
+    for (runtime, data) in
+        [(Runtime::WorkStealing, &["data-0"][..]), (Runtime::PerCore, &["data-0", "data-1"])]
+    {
+        let server = Echo::start(Config { runtime, workers: NonZeroUsize::new(2), ..config() });
+        for _ in 0..8 {
+            assert_eq!(Client::connect(server.addr).echo(b"hello").status, 200);
+        }
+        let text = scrape(server.admin);
+        let workers = 2 / data.len() as u64;
+        for name in data.iter().chain(&["control"]) {
+            let label = format!("runtime=\"{name}\"");
+            let workers = if *name == "control" { 1 } else { workers };
+            assert_eq!(
+                samples(&text, "tokio_workers", &label).collect::<Vec<_>>(),
+                [workers.to_string()],
+                "{label}"
+            );
+            for per_worker in ["tokio_worker_busy_seconds_total", "tokio_worker_parks_total"] {
+                assert_eq!(
+                    samples(&text, per_worker, &label).count() as u64,
+                    workers,
+                    "{per_worker} {label}"
+                );
+            }
+        }
+        assert_eq!(samples(&text, "tokio_workers", "").count(), data.len() + 1);
+        assert!(server.metric("tokio_worker_parks_total", "data-0") > 0);
+        if cfg!(tokio_unstable) {
+            assert!(server.metric("tokio_spawned_tasks_total", "data-") >= 8);
+            assert!(server.metric("tokio_io_driver_fds_registered_total", "data-") >= 8);
+        }
+        server.stop();
+    }
+}
+
+#[cfg(tokio_unstable)]
+#[test]
+fn poll_times_and_schedule_latencies_are_there_where_they_are_asked_for() {
+    const HISTOGRAMS: [&str; 2] = ["tokio_poll_time_seconds", "tokio_schedule_latency_seconds"];
+    let server = Echo::start(config());
+    let text = scrape(server.admin);
+    assert!(HISTOGRAMS.iter().all(|name| !text.contains(name)), "two readings of the clock per poll");
+    server.stop();
+
+    for runtime in [Runtime::WorkStealing, Runtime::PerCore] {
+        let server = Echo::start(Config { runtime, task_histograms: true, ..config() });
+        for _ in 0..8 {
+            assert_eq!(Client::connect(server.addr).echo(b"hello").status, 200);
+        }
+        let text = scrape(server.admin);
+        for name in HISTOGRAMS {
+            let of = |suffix: &str, label: &str| sum(&text, &format!("{name}_{suffix}"), label);
+            assert!(of("count", "") >= 8.0 && of("sum", "") > 0.0, "{name}");
+            assert!((of("bucket", "+Inf") - of("count", "")).abs() < 0.5, "{name}");
+            assert_eq!(samples(&text, &format!("{name}_bucket"), "data-0").count(), 26, "{name}");
+        }
+        server.stop();
+    }
+}
+
+#[test]
 fn every_metric_has_a_help_text_and_is_there_before_the_first_request() {
     let server = Echo::start(config());
     let text = scrape(server.admin);
     assert!(text.ends_with("# EOF\n"), "OpenMetrics ends with its mark");
-    for name in STABLE {
+    let unstable: &[&str] = if cfg!(tokio_unstable) { &UNSTABLE } else { &[] };
+    for name in STABLE.iter().chain(unstable) {
         let help = format!("# HELP {} ", name.strip_suffix("_total").unwrap_or(name));
         assert!(text.contains(&help), "{help}");
         let sample =
@@ -200,7 +263,7 @@ fn every_metric_has_a_help_text_and_is_there_before_the_first_request() {
     server.stop();
 }
 
-const STABLE: [&str; 32] = [
+const STABLE: [&str; 38] = [
     "http_server_request_duration_seconds",
     "http_server_active_requests",
     "echo_responses_total",
@@ -233,6 +296,32 @@ const STABLE: [&str; 32] = [
     "process_threads",
     "process_start_time_seconds",
     "process_context_switches_total",
+    "tokio_workers",
+    "tokio_alive_tasks",
+    "tokio_global_queue_depth",
+    "tokio_worker_busy_seconds_total",
+    "tokio_worker_parks_total",
+    "tokio_slow_polls_total",
+];
+
+const UNSTABLE: [&str; 17] = [
+    "tokio_spawned_tasks_total",
+    "tokio_remote_schedules_total",
+    "tokio_budget_forced_yields_total",
+    "tokio_blocking_queue_depth",
+    "tokio_blocking_threads",
+    "tokio_idle_blocking_threads",
+    "tokio_io_driver_fds_registered_total",
+    "tokio_io_driver_fds_deregistered_total",
+    "tokio_io_driver_ready_total",
+    "tokio_worker_local_queue_depth",
+    "tokio_worker_noops_total",
+    "tokio_worker_steals_total",
+    "tokio_worker_steal_operations_total",
+    "tokio_worker_polls_total",
+    "tokio_worker_local_schedules_total",
+    "tokio_worker_overflows_total",
+    "tokio_worker_mean_poll_time_seconds",
 ];
 
 #[test]
