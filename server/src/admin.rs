@@ -7,6 +7,10 @@
 //! | `/readyz` | 200 while it serves; 503 with the phase before and after |
 //! | `/metrics` | OpenMetrics |
 //! | `/debug/config` | the effective configuration as TOML |
+//! | `/debug/tasks` | where every task stands, in a build for tokio-console |
+
+#[cfg(feature = "console")]
+mod tasks;
 
 use std::{convert::Infallible, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -33,7 +37,8 @@ pub(crate) async fn serve(
     let core =
         Core::new(Role::Admin, limits(&data.config), FdBudget { connections: CONNECTIONS_MAX, refusals: 2 });
     let service = tower::service_fn(move |request: Request<RequestBody>| {
-        std::future::ready(Ok::<_, Infallible>(answer(&request, &data)))
+        let data = Arc::clone(&data);
+        async move { Ok::<_, Infallible>(answer(request, &data).await) }
     });
     accept::start(listener, service, &core);
     drain::coordinate(core, shutdown).await
@@ -58,7 +63,7 @@ fn limits(data: &Config) -> Config {
     }
 }
 
-fn answer(request: &Request<RequestBody>, data: &Arc<Core>) -> Response<Full<Bytes>> {
+async fn answer(request: Request<RequestBody>, data: &Arc<Core>) -> Response<Full<Bytes>> {
     const TEXT: &str = "text/plain; charset=utf-8";
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
@@ -74,6 +79,8 @@ fn answer(request: &Request<RequestBody>, data: &Arc<Core>) -> Response<Full<Byt
             Ok(text) => reply(StatusCode::OK, exposition::CONTENT_TYPE, text),
             Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("metrics: {error}\n")),
         },
+        #[cfg(feature = "console")]
+        "/debug/tasks" => reply(StatusCode::OK, TEXT, tasks::dump(data).await),
         "/debug/config" => reply(StatusCode::OK, "application/toml", data.config.to_toml()),
         _ => reply(StatusCode::NOT_FOUND, TEXT, "try /livez /readyz /metrics /debug/config\n".to_owned()),
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write as _},
+    net::SocketAddr,
     process::ExitCode,
 };
 
@@ -52,13 +53,16 @@ fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    log::init(&config).context("cannot install the log")?;
+    let console = log::init(&config).context("cannot install the log")?;
     for name in config::unknown_env() {
         tracing::warn!(name, "no such setting; --help lists the environment variables");
     }
     let server = Server::bind(config)?;
-    let announcement =
+    let mut announcement =
         format!("listening on http://{}\nadmin on http://{}\n", server.addr()?, server.admin_addr()?);
+    if let Some(address) = console {
+        announcement.push_str(&format_console(address));
+    }
     // The first signal drains; a second ends the drain's waiting. Whoever reads the announcement may send one.
     let shutdown = async {
         let signals = Signals::watch();
@@ -71,6 +75,13 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let report = server.run(shutdown, hurry)?;
     say(&format!("{report}\n"))?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_WORK_LOST) })
+}
+
+/// What to type where tokio-console is to be looked at.
+fn format_console(address: SocketAddr) -> String {
+    format!(
+        "console on http://{address}\nin another terminal: tokio-console http://{address}   (cargo install --locked tokio-console)\n"
+    )
 }
 
 /// SIGTERM and SIGINT, from now on. `None` where they cannot be watched: then they end the process at once.

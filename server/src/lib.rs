@@ -23,6 +23,8 @@ mod connection;
 mod core;
 mod drain;
 mod echo;
+#[cfg(feature = "console")]
+mod lab;
 mod phase;
 mod request;
 mod runtime;

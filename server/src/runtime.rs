@@ -42,7 +42,7 @@ where
     let mut planes = Vec::with_capacity(listeners.len());
     for (index, listener) in listeners.into_iter().enumerate() {
         let runtime = build(core)?;
-        core.sources.add_runtime(format!("data-{index}"), runtime.metrics());
+        core.sources.add_runtime(format!("data-{index}"), runtime.handle().clone());
         let listener = {
             let _context = runtime.enter();
             TcpListener::from_std(listener)?
@@ -70,7 +70,7 @@ where
     runtime.shutdown_timeout(SHUTDOWN_WAIT);
 }
 
-fn build(core: &Core) -> io::Result<Tokio> {
+fn build(core: &Arc<Core>) -> io::Result<Tokio> {
     let mut builder = match core.config.runtime {
         Runtime::WorkStealing => {
             let mut builder = Builder::new_multi_thread();
@@ -80,8 +80,11 @@ fn build(core: &Core) -> io::Result<Tokio> {
         Runtime::PerCore => Builder::new_current_thread(),
     };
     #[cfg(tokio_unstable)]
-    if core.config.task_histograms {
-        time_polls(&mut builder);
+    {
+        if core.config.task_histograms {
+            time_polls(&mut builder);
+        }
+        crate::telemetry::slow_poll::watch(&mut builder, core);
     }
     builder.enable_all().build()
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
+    thread::JoinHandle,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -47,7 +48,7 @@ where
         fewer.unwrap_or(FdBudget { connections: 1, refusals: 1 })
     });
     let core = Core::new(Role::Data, config, fds);
-    core.sources.add_runtime("data-0".to_owned(), tokio::runtime::Handle::current().metrics());
+    core.sources.add_runtime("data-0".to_owned(), tokio::runtime::Handle::current());
     core.lifecycle.enter(Phase::Serving);
     accept::start(listener, service, &core);
     drain::coordinate(core, shutdown).await
@@ -84,14 +85,14 @@ impl Server {
         let (connections_max, requests_max) = (fds.connections, config.requests_max());
         tracing::info!(fd_limit, connections_max, requests_max, "limits");
         let wanted = runtime::listeners_wanted(config.workers(), config.runtime);
-        let first = listen::bind(config.listen, &config, wanted > 1)?;
+        let first = listen::bind("--listen", config.listen, &config, wanted > 1)?;
         // The first may have been given its port by the kernel; the others share it.
         let address = first.local_addr()?;
         let mut data = vec![first];
         for _ in 1..wanted {
-            data.push(listen::bind(address, &config, true)?);
+            data.push(listen::bind("--listen", address, &config, true)?);
         }
-        let admin = listen::bind(config.admin, &config, false)?;
+        let admin = listen::bind("--admin", config.admin, &config, false)?;
         let core = Core::new(Role::Data, config, fds);
         core.sources.add_listeners(&data, core.config.backlog);
         Ok(Self { core, data, admin })
@@ -125,8 +126,8 @@ impl Server {
     ) -> Result<DrainReport, ServerError> {
         let Self { core, data, admin } = self;
         let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let threads = runtime::start(&core, data, &Echo)?;
-        core.sources.add_runtime("control".to_owned(), control.metrics());
+        let threads = start_data_plane(&core, data)?;
+        core.sources.add_runtime("control".to_owned(), control.handle().clone());
         let report = control.block_on(async {
             let admin = TcpListener::from_std(admin)?;
             let stop_admin = tokio_util::sync::CancellationToken::new();
@@ -150,6 +151,15 @@ impl Server {
         }
         Ok(report)
     }
+}
+
+/// The echo service, and in a build for tokio-console the lab around it, where it is asked for.
+fn start_data_plane(core: &Arc<Core>, listeners: Vec<StdListener>) -> io::Result<Vec<JoinHandle<()>>> {
+    #[cfg(feature = "console")]
+    if core.config.lab {
+        return runtime::start(core, listeners, &crate::lab::Lab::around(Echo, core));
+    }
+    runtime::start(core, listeners, &Echo)
 }
 
 async fn hurry_when(hurry: impl Future<Output = ()>, core: &Core) -> std::convert::Infallible {

@@ -43,7 +43,8 @@ where
 {
     #[cfg(feature = "console")]
     let rest = if console::shows_this_task() {
-        console::always_shown(|| start(core, to, None, future));
+        let _shown_too = console::Showing::all();
+        start(core, to, None, future);
         None
     } else {
         Some(future)
@@ -91,12 +92,23 @@ fn place(
 fn place(core: &Core, kind: TaskKind, detail: Option<&str>, task: impl Future<Output = ()> + Send + 'static) {
     let name = [core.role.task_prefix(), kind.name(), detail.unwrap_or_default()];
     let name = name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-    let spawned = console::shown_by_its_kind(kind, core.config.console_one_in, || {
-        tokio::task::Builder::new().name(&name).spawn(task)
-    });
-    if let Err(error) = spawned {
+    let _shown_or_not = console::Showing::by_kind(kind, core.config.console_one_in);
+    if let Err(error) = tokio::task::Builder::new().name(&name).spawn(task) {
         tracing::error!(%error, name, "no task could be had");
     }
+}
+
+/// Runs `future` on another runtime of the process, for an answer that only a task of that runtime can give.
+#[cfg(feature = "console")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that spawns; who asks waits for the answer"
+)]
+pub(crate) fn run_on<T: Send + 'static>(
+    runtime: &tokio::runtime::Handle,
+    future: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    runtime.spawn(future)
 }
 
 /// Counts a task while it lives, also when it panics or is dropped with its runtime.

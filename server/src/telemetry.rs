@@ -7,4 +7,6 @@ pub(crate) mod histogram;
 pub(crate) mod log;
 pub(crate) mod metrics;
 mod proc;
+#[cfg(tokio_unstable)]
+pub(crate) mod slow_poll;
 pub(crate) mod sources;

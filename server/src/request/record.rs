@@ -73,33 +73,3 @@ impl Drop for Record {
         shard.active_requests.fetch_sub(1, Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{
-        config::{Config, FdBudget},
-        core::{Core, Role},
-        telemetry::exposition,
-    };
-
-    #[test]
-    fn a_sampled_request_is_an_exemplar_in_the_metrics_and_another_is_not() {
-        let core = Core::new(Role::Data, Config::default(), FdBudget { connections: 1, refusals: 1 });
-        let activity = Activity::new(Arc::clone(&core), ([127, 0, 0, 1], 1).into());
-        let exemplars = |trace_id| {
-            let mut record = Record::begin(&activity, &Method::GET, Version::HTTP_11);
-            record.status = Some(StatusCode::OK);
-            record.trace_id = trace_id;
-            drop(record);
-            let text = exposition::render(&core).unwrap();
-            text.lines().filter_map(|line| Some(line.split_once(" # ")?.1.to_owned())).collect::<Vec<_>>()
-        };
-        assert!(exemplars(None).is_empty());
-        let traced = exemplars(NonZeroU128::new(0xfeed));
-        let [exemplar] = &traced[..] else { panic!("{traced:?}") };
-        assert!(exemplar.starts_with(&format!("{{trace_id=\"{:032x}\"}} ", 0xfeed)), "{exemplar}");
-    }
-}

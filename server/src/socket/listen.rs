@@ -76,8 +76,13 @@ const DROP_SYNS: [SockFilter; 5] = [
 /// `reuse_port` lets several listeners share the address; the kernel then spreads connections by hash.
 ///
 /// # Errors
-/// The address, with what the kernel said of it.
-pub(crate) fn bind(address: SocketAddr, config: &Config, reuse_port: bool) -> io::Result<StdListener> {
+/// The address and the flag that sets it, with what the kernel said of it.
+pub(crate) fn bind(
+    flag: &str,
+    address: SocketAddr,
+    config: &Config,
+    reuse_port: bool,
+) -> io::Result<StdListener> {
     let bound = || -> io::Result<StdListener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for the TIME_WAIT of the connections before it.
@@ -104,6 +109,6 @@ pub(crate) fn bind(address: SocketAddr, config: &Config, reuse_port: bool) -> io
             io::ErrorKind::AddrNotAvailable => "; no interface has that address",
             _ => "",
         };
-        io::Error::new(e.kind(), format!("cannot listen on {address}: {e}{hint}"))
+        io::Error::new(e.kind(), format!("{flag}: cannot listen on {address}: {e}{hint}"))
     })
 }

@@ -2,7 +2,7 @@
 //! larger than the console's messages may be, and it shows nothing.
 //!
 //! Only tasks that [`task`](crate::task) spawns are shown, each by its name; of those of clients one in N. A task that is
-//! not shown has no span, so it emits no event when it is polled or woken.
+//! not shown has no span, so it costs nothing when it is polled or woken.
 
 use std::{
     cell::Cell,
@@ -46,31 +46,57 @@ pub(crate) fn events_dropped() -> u64 {
     EVENTS_DROPPED.load(Relaxed)
 }
 
-/// Runs `spawn`, and shows its task if its kind is one of those of which there are few, or if it is the next one in
-/// `one_in` of its kind.
-pub(crate) fn shown_by_its_kind<T>(kind: TaskKind, one_in: u64, spawn: impl FnOnce() -> T) -> T {
-    static SPAWNED: [AtomicU64; TaskKind::ALL.len()] = [const { AtomicU64::new(0) }; TaskKind::ALL.len()];
-    let shown = SHOW.get()
-        || !kind.follows_clients()
-        || SPAWNED[kind as usize].fetch_add(1, Relaxed).is_multiple_of(one_in.max(1));
-    with_show(shown, spawn)
+/// While it lives, decides whether the tasks that this thread spawns are shown.
+#[must_use]
+pub(crate) struct Showing {
+    before: bool,
 }
 
-/// Runs `spawn`, and shows its tasks whatever their kind.
-pub(crate) fn always_shown<T>(spawn: impl FnOnce() -> T) -> T {
-    with_show(true, spawn)
+impl Showing {
+    /// Those of kinds of which there are few are shown, of the others the next one in `one_in`; all where
+    /// [`Self::all`] says so.
+    pub(crate) fn by_kind(kind: TaskKind, one_in: u64) -> Self {
+        static SPAWNED: [AtomicU64; TaskKind::ALL.len()] = [const { AtomicU64::new(0) }; TaskKind::ALL.len()];
+        let before = SHOW.get();
+        let is_next = || SPAWNED[kind as usize].fetch_add(1, Relaxed).is_multiple_of(one_in.max(1));
+        SHOW.set(before || !kind.follows_clients() || is_next());
+        Self { before }
+    }
+
+    /// All are shown.
+    pub(crate) fn all() -> Self {
+        Self { before: SHOW.replace(true) }
+    }
 }
 
-fn with_show<T>(shown: bool, spawn: impl FnOnce() -> T) -> T {
-    let before = SHOW.replace(shown);
-    let spawned = spawn();
-    SHOW.set(before);
-    spawned
+impl Drop for Showing {
+    fn drop(&mut self) {
+        SHOW.set(self.before);
+    }
+}
+
+/// Keeps tokio from making a span for a task that is not shown, for the console or for anybody: outermost of all layers.
+///
+/// A filter of the console's layer alone would not do: the registry makes a span that one layer does not want.
+pub(crate) struct Gate;
+
+impl<S: Subscriber> Layer<S> for Gate {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if is_task(metadata) { Interest::sometimes() } else { Interest::always() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
+        !is_task(metadata) || SHOW.get()
+    }
+}
+
+fn is_task(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.name() == TASK_SPAN
 }
 
 /// Whether the current task is one that is shown.
 pub(crate) fn shows_this_task() -> bool {
-    tracing::Span::current().metadata().is_some_and(|span| span.name() == TASK_SPAN)
+    tracing::Span::current().metadata().is_some_and(is_task)
 }
 
 /// The console's server, bound and not started.
@@ -88,21 +114,18 @@ impl Console {
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
-        let listener = listen::bind(config.console, config, false)?;
+        let listener = listen::bind("--console", config.console, config, false)?;
         let (layer, server) = ConsoleLayer::builder().retention(config.console_retention).build();
         Ok((Self { listener, server }, layer.with_filter(filter(config.console_resources))))
     }
 
-    /// Where a tokio-console can connect.
-    pub(crate) fn addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-
-    /// Serves on a thread of its own, to the end of the process. Call it when the subscriber is installed.
+    /// Serves on a thread of its own, to the end of the process, and returns the address that a tokio-console can connect
+    /// to. Call it when the subscriber is installed.
     ///
     /// # Errors
     /// When a thread or a runtime cannot be had.
-    pub(crate) fn start(self) -> io::Result<()> {
+    pub(crate) fn start(self) -> io::Result<SocketAddr> {
+        let address = self.listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let log = dispatcher::get_default(Clone::clone);
         thread::Builder::new().name("echo-console".to_owned()).spawn(move || {
@@ -112,7 +135,7 @@ impl Console {
                 dispatcher::with_default(&log, || tracing::error!(%error, "tokio-console can show nothing"));
             }
         })?;
-        Ok(())
+        Ok(address)
     }
 
     async fn serve(self, log: &Dispatch) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -161,8 +184,8 @@ fn dropped_in(update: &Update) -> u64 {
     tasks + resources + async_ops
 }
 
-/// Lets through the spans of shown tasks and the wake-ups of their wakers; with `resources` also what happens inside
-/// of them to timers, locks and channels.
+/// Lets through the spans of tasks and the wake-ups of their wakers (a waker exists only of a task that has a span); with
+/// `resources` also what happens to timers, locks and channels inside of them, and to those made before there were tasks.
 fn filter<S>(
     resources: bool,
 ) -> DynFilterFn<
@@ -173,15 +196,12 @@ fn filter<S>(
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let is_shown = |metadata: &Metadata<'_>, context: &Context<'_, S>| match metadata.name() {
-        TASK_SPAN => SHOW.get(),
-        _ => context.lookup_current().is_some(),
+    let is_shown = |metadata: &Metadata<'_>, context: &Context<'_, S>| {
+        is_task(metadata) || context.lookup_current().is_some() || tokio::task::try_id().is_none()
     };
     dynamic_filter_fn(is_shown).with_callsite_filter(move |metadata| {
         match (metadata.target(), metadata.name()) {
-            ("tokio::task", TASK_SPAN) => Interest::sometimes(),
-            // A waker exists only of a task that has a span.
-            ("tokio::task::waker", _) => Interest::always(),
+            ("tokio::task", TASK_SPAN) | ("tokio::task::waker", _) => Interest::always(),
             (target, name)
                 if resources
                     && (target.starts_with("runtime::resource") || name.starts_with("runtime.resource")) =>

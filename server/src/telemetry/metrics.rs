@@ -169,10 +169,12 @@ pub(crate) enum TaskKind {
     Reject,
     /// A fault of the lab.
     Lab,
+    /// One of many tasks without sockets that the lab spawns to be looked at.
+    Crowd,
 }
 
 impl TaskKind {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Accept,
         Self::NewConnection,
         Self::Http1Connection,
@@ -180,6 +182,7 @@ impl TaskKind {
         Self::Http2Stream,
         Self::Reject,
         Self::Lab,
+        Self::Crowd,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -191,10 +194,11 @@ impl TaskKind {
             Self::Http2Stream => "h2 stream",
             Self::Reject => "reject",
             Self::Lab => "lab",
+            Self::Crowd => "crowd",
         }
     }
 
-    /// Whether there are as many as clients: then tokio-console is shown one in `console_one_in`.
+    /// Whether there may be as many as clients: then tokio-console is shown one in `console_one_in`.
     #[cfg(feature = "console")]
     pub(crate) const fn follows_clients(self) -> bool {
         !matches!(self, Self::Accept | Self::Lab)
@@ -361,7 +365,7 @@ impl Metrics {
         series(&self.exemplars, labels, status).keep(duration, trace_id);
     }
 
-    /// The exemplar of one bucket of one series; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
+    /// The examples of one series' buckets; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
     pub(crate) fn exemplar(
         &self,
         (method, class, version): (usize, usize, usize),

@@ -7,14 +7,14 @@ use std::{
 };
 
 use rustix::fs::fstat;
-use tokio::runtime::RuntimeMetrics;
+use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::proc::{self, Switches};
 
 /// Filled in while the server starts, read by scrapes; no request comes here.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    runtimes: Mutex<Vec<(String, RuntimeMetrics)>>,
+    runtimes: Mutex<Vec<(String, Handle)>>,
     listeners: Mutex<Listeners>,
     switches: Mutex<Switches>,
 }
@@ -29,8 +29,8 @@ struct Listeners {
 
 impl Sources {
     /// `name` becomes the label `runtime`.
-    pub(crate) fn add_runtime(&self, name: String, metrics: RuntimeMetrics) {
-        lock(&self.runtimes).push((name, metrics));
+    pub(crate) fn add_runtime(&self, name: String, runtime: Handle) {
+        lock(&self.runtimes).push((name, runtime));
     }
 
     /// `backlog` is what each has asked the kernel for.
@@ -42,7 +42,13 @@ impl Sources {
     }
 
     pub(super) fn runtimes(&self) -> Vec<(String, RuntimeMetrics)> {
-        lock(&self.runtimes).clone()
+        lock(&self.runtimes).iter().map(|(name, runtime)| (name.clone(), runtime.metrics())).collect()
+    }
+
+    /// The runtimes that carry the data plane.
+    #[cfg(feature = "console")]
+    pub(crate) fn data_runtimes(&self) -> Vec<(String, Handle)> {
+        lock(&self.runtimes).iter().filter(|(name, _)| name.starts_with("data-")).cloned().collect()
     }
 
     /// Connections that wait to be accepted, and how many may.
