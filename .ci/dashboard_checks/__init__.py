@@ -1,0 +1,1 @@
+"""What `.ci/dashboards` checks: an empty board, or an alert that can never fire, looks like a healthy server."""
