@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::{Config, FdBudget},
-    core::{Core, Role},
+    core::{Core, Reporting, Role},
     drain::{self, DrainReport},
     request::RequestBody,
     socket::accept,
@@ -34,8 +34,8 @@ pub(crate) async fn serve(
     data: Arc<Core>,
     shutdown: impl Future<Output = ()>,
 ) -> DrainReport {
-    let core =
-        Core::new(Role::Admin, limits(&data.config), FdBudget { connections: CONNECTIONS_MAX, refusals: 2 });
+    let fds = FdBudget { connections: CONNECTIONS_MAX, refusals: 2 };
+    let core = Core::new(Role::Admin, limits(&data.config), fds, Reporting::default());
     let service = tower::service_fn(move |request: Request<RequestBody>| {
         let data = Arc::clone(&data);
         async move { Ok::<_, Infallible>(answer(request, &data).await) }

@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     config::{self, Config, ConfigError, Invocation},
     server::{Server, ServerError},
-    telemetry::log,
+    telemetry::Telemetry,
 };
 
 /// Usage or configuration is wrong.
@@ -53,14 +53,14 @@ fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
 }
 
 fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let console = log::init(&config).context("cannot install the log")?;
+    let telemetry = Telemetry::init(&config).context("cannot start log and traces")?;
     for name in config::unknown_env() {
         tracing::warn!(name, "no such setting; --help lists the environment variables");
     }
     let server = Server::bind(config)?;
     let mut announcement =
         format!("listening on http://{}\nadmin on http://{}\n", server.addr()?, server.admin_addr()?);
-    if let Some(address) = console {
+    if let Some(address) = telemetry.console() {
         announcement.push_str(&format_console(address));
     }
     // The first signal drains; a second ends the drain's waiting. Whoever reads the announcement may send one.

@@ -7,7 +7,9 @@
 mod parse;
 mod table;
 
-use std::{fmt, net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use http::Uri;
 
 pub(crate) use self::parse::{Invocation, invocation, unknown_env};
 pub use self::{
@@ -82,6 +84,10 @@ pub struct Config {
     pub drain_grace: Duration,
 
     pub trace_one_in: u64,
+    pub otlp_endpoint: Option<Uri>,
+    pub otlp_queue_max: u64,
+    pub access_log_one_in: u64,
+    pub access_log_file: Option<PathBuf>,
     pub task_histograms: bool,
     pub slow_poll: Duration,
     pub console: SocketAddr,

@@ -13,7 +13,7 @@ use crate::{
     config::{Config, FdBudget},
     phase::Lifecycle,
     request::Gate,
-    telemetry::{metrics::Metrics, sources::Sources},
+    telemetry::{access::AccessLog, metrics::Metrics, sources::Sources},
 };
 
 /// What a server is for.
@@ -45,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     /// What a scrape looks at beside `metrics`.
     pub(crate) sources: Sources,
+    pub(crate) reporting: Reporting,
     pub(crate) slots: Slots,
     /// Bounds the clients over the connection limit that are being told so.
     pub(crate) refusals: Arc<Semaphore>,
@@ -55,12 +56,13 @@ pub(crate) struct Core {
 
 impl Core {
     /// A server that keeps to `fds`.
-    pub(crate) fn new(role: Role, config: Config, fds: FdBudget) -> Arc<Self> {
+    pub(crate) fn new(role: Role, config: Config, fds: FdBudget, reporting: Reporting) -> Arc<Self> {
         Arc::new(Self {
             role,
             // The workers and the control thread; blocking threads share a shard with one of them.
             metrics: Metrics::new(config.workers() + 1),
             sources: Sources::default(),
+            reporting,
             slots: Slots::new(fds.connections),
             gate: Gate::new(config.requests_max()),
             refusals: Arc::new(Semaphore::new(fds.refusals.max(1))),
@@ -69,6 +71,15 @@ impl Core {
             config,
         })
     }
+}
+
+/// What single requests are told of with, beside the counters.
+#[derive(Debug, Default)]
+pub(crate) struct Reporting {
+    /// `None` where there is no access log.
+    pub(crate) access: Option<AccessLog>,
+    /// The route that a path belongs to: one of few, whatever clients send. `None` where the service's are not known.
+    pub(crate) route: Option<fn(&str) -> Option<&'static str>>,
 }
 
 /// The connection limit.

@@ -1,9 +1,11 @@
 //! One request, from its head to the end of its response body: the layers that stand around any service.
 
+mod account;
 mod admission;
 mod body;
 mod deadline;
 mod failure;
+mod fault;
 mod gate;
 mod id;
 mod meter;

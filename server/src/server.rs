@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -13,9 +14,9 @@ use tokio::net::TcpListener;
 use crate::{
     admin,
     config::{Config, ConfigError, FdBudget},
-    core::{Core, Role},
+    core::{Core, Reporting, Role},
     drain::{self, DrainReport},
-    echo::Echo,
+    echo::{self, Echo},
     phase::Phase,
     request::HttpService,
     runtime,
@@ -23,12 +24,16 @@ use crate::{
         accept,
         listen::{self, Listener},
     },
+    telemetry::{access::AccessLog, watch::Watch},
 };
+
+/// After the drain, how long a stalled access log may hold us up.
+const ACCESS_LOG_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves `service` on `listener`, with every limit of `config`, until `shutdown` resolves and the server has drained.
 ///
-/// Runs on the current tokio runtime (with IO and time enabled). Of `config` it uses the limits, timeouts and drain
-/// phases; addresses, runtime and log settings are the caller's. Dropping the future cuts all connections.
+/// Runs on the current tokio runtime (with IO and time enabled). Of `config` it uses the limits, timeouts, drain phases
+/// and access log; addresses, runtime, log and export of spans are the caller's. Dropping the future cuts all connections.
 ///
 /// The connection limit is lowered, with a warning, where the process's file-descriptor limit cannot carry it.
 pub async fn serve<L, S>(
@@ -47,11 +52,15 @@ where
         let fewer = Config { connections_max: None, ..config.clone() }.fd_budget(fd_limit);
         fewer.unwrap_or(FdBudget { connections: 1, refusals: 1 })
     });
-    let core = Core::new(Role::Data, config, fds);
+    let access = AccessLog::open(&config).unwrap_or_else(|error| {
+        tracing::warn!("going on without an access log: {error:#}");
+        None
+    });
+    let core = Core::new(Role::Data, config, fds, Reporting { access, route: None });
     core.sources.add_runtime("data-0".to_owned(), tokio::runtime::Handle::current());
     core.lifecycle.enter(Phase::Serving);
     accept::start(listener, service, &core);
-    drain::coordinate(core, shutdown).await
+    watched(&core, drain::coordinate(Arc::clone(&core), shutdown)).await
 }
 
 /// The echo server as a process: data plane, admin listener and control thread.
@@ -71,6 +80,9 @@ pub enum ServerError {
     /// An address cannot be listened on, or a thread or runtime cannot be had.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The access log cannot be written.
+    #[error("{0:#}")]
+    AccessLog(anyhow::Error),
 }
 
 impl Server {
@@ -93,7 +105,9 @@ impl Server {
             data.push(listen::bind("--listen", address, &config, true)?);
         }
         let admin = listen::bind("--admin", config.admin, &config, false)?;
-        let core = Core::new(Role::Data, config, fds);
+        let access = AccessLog::open(&config).map_err(ServerError::AccessLog)?;
+        let reporting = Reporting { access, route: Some(echo::route) };
+        let core = Core::new(Role::Data, config, fds, reporting);
         core.sources.add_listeners(&data, core.config.backlog);
         Ok(Self { core, data, admin })
     }
@@ -135,7 +149,7 @@ impl Server {
             let data = async {
                 core.lifecycle.enter(Phase::Serving);
                 let report = tokio::select! {
-                    report = drain::coordinate(Arc::clone(&core), shutdown) => report,
+                    report = watched(&core, drain::coordinate(Arc::clone(&core), shutdown)) => report,
                     never = hurry_when(hurry, &core) => match never {},
                 };
                 stop_admin.cancel();
@@ -160,6 +174,20 @@ fn start_data_plane(core: &Arc<Core>, listeners: Vec<StdListener>) -> io::Result
         return runtime::start(core, listeners, &crate::lab::Lab::around(Echo, core));
     }
     runtime::start(core, listeners, &Echo)
+}
+
+/// Runs `coordinated` under a [`Watch`], and writes what requests have left to write.
+async fn watched(core: &Core, coordinated: impl Future<Output = DrainReport>) -> DrainReport {
+    let mut watch = Watch::new(core);
+    let report = tokio::select! {
+        report = coordinated => report,
+        never = watch.run() => match never {},
+    };
+    if let Some(access) = &core.reporting.access {
+        access.flush(ACCESS_LOG_WAIT).await;
+    }
+    watch.look();
+    report
 }
 
 async fn hurry_when(hurry: impl Future<Output = ()>, core: &Core) -> std::convert::Infallible {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
+use http::Uri;
 use tracing_subscriber::filter::Targets;
 
 use super::{Config, Kind, LogFormat, Runtime, SETTINGS, Setting, table};
@@ -251,6 +252,16 @@ pub(super) fn set(config: &mut Config, setting: &Setting, text: &str) -> Result<
                 Some(number.ok_or_else(limit)?)
             };
         }
+        Kind::Endpoint(field) => {
+            *field(config) = if text.is_empty() { None } else { Some(endpoint(text).ok_or_else(limit)?) };
+        }
+        Kind::Output(field) => {
+            *field(config) = match text {
+                "" => return Err(limit()),
+                "-" => None,
+                path => Some(path.into()),
+            };
+        }
         Kind::Switch(field) => {
             *field(config) = match text {
                 "on" => true,
@@ -319,6 +330,16 @@ fn check_build(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// `http://HOST:PORT`: no other scheme, for there is no TLS to it, and no path, for gRPC has its own.
+fn endpoint(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let fits = uri.scheme_str() == Some("http")
+        && uri.port_u16().is_some()
+        && uri.host().is_some_and(|host| !host.is_empty())
+        && uri.path_and_query().is_none_or(|path| path == "/");
+    fits.then_some(uri)
+}
+
 /// `5s`, `250ms`, `1m30s`; a bare `0` is zero, any other bare number lacks its unit.
 fn duration(text: &str) -> Option<Duration> {
     if text == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(text).ok() }
@@ -378,6 +399,10 @@ mod tests {
             ("--runtime", "threads", "work-stealing or per-core"),
             ("--task-histograms", "yes", "on or off"),
             ("--log", "foo=bar", "a level"),
+            ("--otlp-endpoint", "collector:4317", "http://HOST:PORT"),
+            ("--otlp-endpoint", "https://collector:4317", "http://HOST:PORT"),
+            ("--otlp-endpoint", "http://collector:4317/v1/traces", "http://HOST:PORT"),
+            ("--access-log-file", "", "a file, or -"),
         ] {
             let error = parse(&[&format!("{flag}={value}")]).unwrap_err().to_string();
             for part in [flag, value, limit] {

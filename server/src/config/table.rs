@@ -1,6 +1,8 @@
 //! The table of settings: one row each, so that a limit cannot exist without unit, range, default and reason.
 
-use std::{fmt::Write as _, net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{fmt::Write as _, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use http::Uri;
 
 use super::{Config, LogFormat, Runtime, parse};
 
@@ -30,6 +32,10 @@ pub enum Kind {
     Count(fn(&mut Config) -> &mut u64, u64, u64),
     /// A whole number from 1 to the bound, or `auto`.
     AutoCount(fn(&mut Config) -> &mut Option<NonZeroUsize>, usize),
+    /// `http://HOST:PORT`, or empty for none.
+    Endpoint(fn(&mut Config) -> &mut Option<Uri>),
+    /// A file to write to, or `-` for standard output.
+    Output(fn(&mut Config) -> &mut Option<PathBuf>),
     /// `on` or `off`.
     Switch(fn(&mut Config) -> &mut bool),
     /// The name of a runtime.
@@ -257,7 +263,33 @@ pub const SETTINGS: &[Setting] = &[
         "trace_one_in",
         Kind::Count(|c| &mut c.trace_one_in, 0, 1_000_000_000),
         "1024",
-        "admitted requests per span and log line; 1 traces all, 0 none; the others pay one counter",
+        "admitted requests per span, where the caller's `traceparent` does not decide; 1 traces all, 0 none, whatever \
+         callers say; the others pay one look at the headers and one counter",
+    ),
+    row(
+        "otlp_endpoint",
+        Kind::Endpoint(|c| &mut c.otlp_endpoint),
+        "",
+        "collector that gets the spans (OTLP over gRPC), as `http://collector:4317`; empty: nobody does",
+    ),
+    row(
+        "otlp_queue_max",
+        Kind::Count(|c| &mut c.otlp_queue_max, 1, 1_000_000),
+        "16384",
+        "spans that wait for the collector, at about 1.5 KB each; more are dropped and counted",
+    ),
+    row(
+        "access_log_one_in",
+        Kind::Count(|c| &mut c.access_log_one_in, 0, 1_000_000_000),
+        "0",
+        "requests per line of the access log; 1 logs all, 0 none",
+    ),
+    row(
+        "access_log_file",
+        Kind::Output(|c| &mut c.access_log_file),
+        "-",
+        "file that the access log is appended to; `-` is standard output, which then carries it between the \
+         announcements and the drain report",
     ),
     row(
         "task_histograms",
@@ -327,6 +359,8 @@ impl Setting {
             Kind::Bytes(_, min, max) => format!("{} to {}", bytes(min), bytes(max)),
             Kind::Count(_, min, max) => format!("{min} to {max}"),
             Kind::AutoCount(_, max) => format!("auto, or 1 to {max}"),
+            Kind::Endpoint(_) => "http://HOST:PORT, or empty".to_owned(),
+            Kind::Output(_) => "a file, or -".to_owned(),
             Kind::Switch(_) => "on or off".to_owned(),
             Kind::Runtime(_) => "work-stealing or per-core".to_owned(),
             Kind::LogFormat(_) => "pretty or json".to_owned(),
@@ -341,6 +375,8 @@ impl Setting {
             Kind::Duration(..) => "DURATION",
             Kind::Bytes(..) => "BYTES",
             Kind::Count(..) | Kind::AutoCount(..) => "COUNT",
+            Kind::Endpoint(_) => "URL",
+            Kind::Output(_) => "FILE",
             Kind::Switch(_) => "SWITCH",
             Kind::Runtime(_) | Kind::LogFormat(_) => "NAME",
             Kind::LogFilter(_) => "FILTER",
@@ -356,6 +392,12 @@ impl Setting {
             Kind::Bytes(field, ..) => bytes(*field(config)),
             Kind::Count(field, ..) => field(config).to_string(),
             Kind::AutoCount(field, _) => field(config).map_or_else(|| "auto".to_owned(), |n| n.to_string()),
+            Kind::Endpoint(field) => field(config)
+                .as_ref()
+                .map_or_else(String::new, |uri| uri.to_string().trim_end_matches('/').to_owned()),
+            Kind::Output(field) => {
+                field(config).as_ref().map_or_else(|| "-".to_owned(), |path| path.display().to_string())
+            }
             Kind::Switch(field) => if *field(config) { "on" } else { "off" }.to_owned(),
             Kind::Runtime(field) => field(config).to_string(),
             Kind::LogFormat(field) => field(config).to_string(),
@@ -412,6 +454,10 @@ fn blank() -> Config {
         drain_idle_grace: Duration::MAX,
         drain_grace: Duration::MAX,
         trace_one_in: 0,
+        otlp_endpoint: Some(Uri::from_static("/")),
+        otlp_queue_max: 0,
+        access_log_one_in: u64::MAX,
+        access_log_file: Some(PathBuf::new()),
         // The table's is `off`.
         task_histograms: true,
         slow_poll: Duration::MAX,

@@ -3,6 +3,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -48,6 +52,8 @@ pub struct RequestBody {
     /// Only once we have had to wait: a body that came with its head never has one.
     pace: Option<Box<PaceTimer>>,
     received: u64,
+    /// The same, for those who want to know at the end.
+    counter: Option<Arc<AtomicU64>>,
     failed: bool,
 }
 
@@ -59,6 +65,7 @@ impl RequestBody {
             id: RequestId::next(),
             pace: None,
             received: 0,
+            counter: None,
             failed: false,
         }
     }
@@ -68,6 +75,16 @@ impl RequestBody {
         self.id
     }
 
+    /// Counts the bytes of the body in `counter`, too.
+    pub(super) fn count_in(&mut self, counter: &Arc<AtomicU64>) {
+        self.counter = Some(Arc::clone(counter));
+    }
+
+    /// Where the bytes of the body are counted from now on.
+    pub(super) fn counter(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.counter.get_or_insert_default())
+    }
+
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         let Some(data) = frame.data_ref() else { return Ok(frame) };
         let bytes = data.remaining();
@@ -75,8 +92,11 @@ impl RequestBody {
             pace.moved(bytes);
         }
         self.received += bytes as u64;
+        if let Some(counter) = &self.counter {
+            counter.store(self.received, Relaxed);
+        }
         let shard = self.activity.core().metrics.shard();
-        shard.request_body_bytes.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+        shard.request_body_bytes.fetch_add(bytes as u64, Relaxed);
         let limit = self.activity.config().body_max;
         if self.received > limit { Err(BodyError::TooLarge { limit }) } else { Ok(frame) }
     }

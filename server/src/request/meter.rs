@@ -18,6 +18,7 @@ use tower::Service;
 use super::{
     BoxError,
     body::RequestBody,
+    fault,
     id::X_REQUEST_ID,
     record::Record,
     response::{self, ResponseBody},
@@ -53,17 +54,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<RequestBody>) -> MeterFuture<S::Future> {
-        let version = request.version();
-        let record = Record::begin(&self.activity, request.method(), version);
+    fn call(&mut self, mut request: Request<RequestBody>) -> MeterFuture<S::Future> {
         let id = request.body().request_id().or_clients(&request);
-        MeterFuture {
-            inner: self.inner.call(request),
-            record: Some(record),
-            id: Some(id),
-            version,
-            began_at: None,
-        }
+        let version = request.version();
+        let mut record = Record::begin(&self.activity, &mut request, &id);
+        let inner = self.inner.call(request);
+        record.account.take_trace();
+        MeterFuture { inner, record: Some(record), id: Some(id), version, began_at: None }
     }
 }
 
@@ -97,9 +94,12 @@ where
         });
         let mut response = ready!(this.inner.poll(cx))?;
         #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
-        let (record, id) =
+        let (mut record, id) =
             this.record.take().zip(this.id.take()).expect("a future is not polled after it was ready");
         let queue = began_at.saturating_duration_since(record.received_at);
+        record.account.waited(queue);
+        record.account.take_trace();
+        fault::report(&mut response, &id, record.account.trace());
         let headers = response.headers_mut();
         headers.entry(X_REQUEST_ID).or_insert(id);
         headers.append(SERVER_TIMING, server_timing(queue, began_at.elapsed()));

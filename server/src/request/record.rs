@@ -1,10 +1,11 @@
 //! What becomes of one request: counted by whoever drops it last, so that no way to end is forgotten.
 
-use std::{num::NonZeroU128, sync::atomic::Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, Request, StatusCode};
 use tokio::time::Instant;
 
+use super::{account::Account, body::RequestBody};
 use crate::{
     activity::{Activity, Exchange},
     telemetry::metrics::{Aborted, RequestLabels, Shard},
@@ -21,22 +22,24 @@ pub(super) struct Record {
     pub(super) status: Option<StatusCode>,
     /// Whether its body has been handed over to the end.
     pub(super) is_complete: bool,
-    /// Set if the request is sampled: then its trace is the example of the bucket that its duration falls into.
-    pub(super) trace_id: Option<NonZeroU128>,
+    pub(super) account: Account,
 }
 
 impl Record {
-    pub(super) fn begin(activity: &Activity, method: &Method, version: Version) -> Self {
+    /// `id` is what the client will see.
+    pub(super) fn begin(activity: &Activity, request: &mut Request<RequestBody>, id: &HeaderValue) -> Self {
+        let account = Account::begin(activity, request, id);
+        let method = request.method();
         let exchange = Exchange::begin(activity);
         activity.core().metrics.shard().active_requests.fetch_add(1, Relaxed);
         Self {
             received_at: exchange.received_at(),
             exchange,
-            labels: RequestLabels::new(method, version),
+            labels: RequestLabels::new(method, request.version()),
             is_head: method == Method::HEAD,
             status: None,
             is_complete: false,
-            trace_id: None,
+            account,
         }
     }
 
@@ -55,13 +58,15 @@ impl Drop for Record {
     fn drop(&mut self) {
         let now = Instant::now();
         self.exchange.end(now);
+        let duration = now.saturating_duration_since(self.received_at);
+        let trace_id = self.account.trace().map(|trace| trace.context().trace_id);
+        self.account.end(self.exchange.activity(), self.status, self.is_complete, duration);
         let shard = self.shard();
         match self.status {
             None => shard.aborted(Aborted::BeforeResponse),
             Some(status) => {
-                let duration = now.saturating_duration_since(self.received_at);
                 shard.request_done(self.labels, status, duration);
-                if let Some(trace_id) = self.trace_id {
+                if let Some(trace_id) = trace_id {
                     let metrics = &self.exchange.activity().core().metrics;
                     metrics.request_traced(self.labels, status, duration, trace_id);
                 }

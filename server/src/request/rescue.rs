@@ -14,7 +14,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{body::RequestBody, failure::Failure, response::ResponseBody};
+use super::{body::RequestBody, failure::Failure, fault::Fault, response::ResponseBody};
 use crate::activity::Activity;
 
 /// Catches errors and panics of everything inside.
@@ -84,15 +84,14 @@ where
         };
         // Drops the service's future, and with it the guard and the request body, before the answer is made.
         this.inner.set(None);
-        match &failure {
-            Failure::Panic => {
-                this.activity.core().metrics.shard().panics.fetch_add(1, Relaxed);
-                tracing::error!("{failure}; answered 500");
-            }
-            Failure::Service(error) => tracing::error!(%error, "the service failed"),
-            Failure::Shed(_) | Failure::Deadline(_) | Failure::Body(_) => tracing::debug!("{failure}"),
+        if let Failure::Panic = failure {
+            this.activity.core().metrics.shard().panics.fetch_add(1, Relaxed);
         }
-        let answer = failure.into_response(*this.version);
-        Poll::Ready(Ok(answer.map(ResponseBody::prepared)))
+        let fault = Fault::of(&failure);
+        let mut answer = failure.into_response(*this.version).map(ResponseBody::prepared);
+        if let Some(fault) = fault {
+            answer.extensions_mut().insert(fault);
+        }
+        Poll::Ready(Ok(answer))
     }
 }

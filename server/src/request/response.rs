@@ -14,7 +14,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-use super::{BoxError, failure::Failure, gate::Admitted, polls::BodyPolls, record::Record};
+use super::{
+    BoxError, failure::Failure, gate::Admitted, polls::BodyPolls, record::Record, trace::SampledTrace,
+};
 
 pin_project! {
     /// One type through all layers, filled in on the way out: a wrapper per layer would move each response once more
@@ -38,6 +40,13 @@ pin_project! {
         Service { #[pin] body: B },
         // An answer of ours.
         Prepared { #[pin] text: Full<Bytes> },
+    }
+}
+
+impl<B> ResponseBody<B> {
+    /// Whether it is the service's, and not ours in its place.
+    pub(super) fn is_of_service(&self) -> bool {
+        matches!(self.content, Content::Service { .. })
     }
 }
 
@@ -80,7 +89,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.as_mut().project();
-        let Poll::Ready(polled) = this.content.as_mut().poll_frame(cx) else {
+        let polled = {
+            let trace = this.record.as_ref().and_then(|record| record.account.trace());
+            let _entered = trace.map(SampledTrace::enter);
+            this.content.as_mut().poll_frame(cx)
+        };
+        let Poll::Ready(polled) = polled else {
             BodyPolls::pending();
             return Poll::Pending;
         };
@@ -91,6 +105,7 @@ where
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 BodyPolls::yielded(bytes);
                 record.shard().response_body_bytes.fetch_add(bytes as u64, Relaxed);
+                record.account.responded(bytes);
                 *this.left = this.left.map(|left| left.saturating_sub(bytes as u64));
                 // hyper need not poll again after this (tower-http#625).
                 record.is_complete = *this.left == Some(0) || this.content.is_end_stream();
@@ -98,6 +113,7 @@ where
             Some(Err(error)) => {
                 if let Some(Failure::Panic) = error.downcast_ref() {
                     record.shard().panics.fetch_add(1, Relaxed);
+                    let _entered = record.account.trace().map(SampledTrace::enter);
                     tracing::error!("a response body panicked; the response is cut");
                 }
             }

@@ -13,8 +13,8 @@ pub(crate) fn stack<S>(service: S, activity: &Activity) -> Stack<S> {
 
     // Ends a request whose response head takes too long. Next to the service: what it cuts is the service alone.
     let deadline = Deadline::new(service, activity.config().request_timeout);
-    // Only admitted requests get a span, and only sampled ones pay for it.
-    let trace = Trace::new(deadline, activity.config().trace_one_in);
+    // Only admitted requests get a span, and only sampled ones pay for it. It ends with the response's body.
+    let trace = Trace::new(deadline, activity.clone());
     // Refuses before any work is done; its guard goes with the body to its end.
     let admission = Admission::new(trace, activity.clone());
     // The one place where an error or a panic becomes a status.

@@ -8,7 +8,6 @@ mod process;
 mod requests;
 mod runtime;
 mod state;
-#[cfg(feature = "console")]
 mod telemetry;
 
 use std::{fmt, sync::Arc};
@@ -50,8 +49,6 @@ impl Collector for Scrape {
         state::encode(core, out)?;
         process::encode(core, out)?;
         runtime::encode(core, out)?;
-        #[cfg(feature = "console")]
-        telemetry::encode(out)?;
-        Ok(())
+        telemetry::encode(core, out)
     }
 }

@@ -1,33 +1,146 @@
-//! The log subscriber: without its own filter a layer sees every disabled `trace!` of hyper and h2, at 100 ns each.
+//! The log: without its own filter a layer sees every disabled `trace!` of hyper and h2, at 100 ns each; and with a plain
+//! writer a request waits for whoever reads standard error.
 
-use tracing_subscriber::{
-    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+use std::{
+    io::{self, IsTerminal as _},
+    sync::{Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
-use crate::config::{Config, LogFormat};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::{FilterExt as _, Targets, filter_fn},
+    fmt::MakeWriter,
+    reload,
+};
 
-/// Installs the subscriber for the whole process. Log lines go to standard error; standard output carries only what
-/// was asked for.
+use super::{
+    lines::Lines,
+    lossy::{self, Buffering, Lossy},
+};
+use crate::config::Config;
+
+/// Per thread: some hundreds of lines, and a burst is over.
+const BUFFER_MAX: usize = 256 * 1024;
+
+/// The layer that writes events to standard error, in the form that `config` asks for; standard output carries only what
+/// was asked for. Once per process.
 ///
 /// # Errors
-/// When a subscriber is installed already.
-pub(crate) fn init(config: &Config) -> Result<Option<std::net::SocketAddr>, anyhow::Error> {
+/// When there is no descriptor or thread to be had, or `config.log` is no filter.
+pub(super) fn layer(
+    config: &Config,
+    service_name: &str,
+) -> anyhow::Result<Box<dyn Layer<Registry> + Send + Sync>> {
+    let buffering = Buffering { threads: config.workers() + 1, bytes_max: BUFFER_MAX, delay: Duration::ZERO };
+    // Where standard error cannot be written to there is nobody to be told.
+    let lossy = Lossy::start("echo-log", lossy::own(io::stderr())?, buffering, |_error| {})?;
+    let lines = Lines {
+        format: config.log_format,
+        is_terminal: io::stderr().is_terminal(),
+        service_name: service_name.to_owned(),
+    };
     // `Targets`, not `EnvFilter`: span directives cost about 7 % of throughput in measurements of others.
-    let filter: Targets = config.log.parse()?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match config.log_format {
-        LogFormat::Pretty => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
-    let registry = tracing_subscriber::registry().with(lines.with_filter(filter));
-    #[cfg(feature = "console")]
-    let (console, registry) = {
-        let (console, layer) = super::console::Console::bind(config)?;
-        (console, registry.with(layer).with(super::console::Gate))
-    };
-    registry.try_init()?;
-    #[cfg(feature = "console")]
-    return Ok(Some(console.start()?));
-    #[cfg(not(feature = "console"))]
-    Ok(None)
+    let (targets, handle) = reload::Layer::new(config.log.parse::<Targets>()?);
+    let filter = Filter { handle, text: Mutex::new(config.log.clone()) };
+    LOG.set(Log { lossy: lossy.clone(), filter })
+        .map_err(|_log| anyhow::anyhow!("the log is there already"))?;
+    // Events only: what a line needs of a span it finds in the current `TraceContext`, at no cost per span.
+    let filter = targets.and(filter_fn(|metadata| metadata.is_event()));
+    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(Output(lossy));
+    Ok(layer.with_filter(filter).boxed())
+}
+
+/// The log of the process, once there is one.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    lossy: Lossy,
+    filter: Filter,
+}
+
+/// The filter of the running log.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    handle: reload::Handle<Targets, Registry>,
+    text: Mutex<String>,
+}
+
+impl Filter {
+    /// The one of this process; `None` where the log is somebody else's.
+    pub(crate) fn of_process() -> Option<&'static Self> {
+        LOG.get().map(|log| &log.filter)
+    }
+
+    /// Changes what is logged from now on: `level` or `target=level,...`, as in the setting `log`.
+    ///
+    /// # Errors
+    /// Says what is wrong with `text`; the filter stays as it was.
+    pub(crate) fn set(&self, text: &str) -> Result<(), String> {
+        let text = text.trim();
+        let targets: Targets = text
+            .parse()
+            .map_err(|error| format!("{text:?} is no level, and no target=level pairs: {error}"))?;
+        self.handle.reload(targets).map_err(|error| error.to_string())?;
+        text.clone_into(&mut self.text.lock().unwrap_or_else(PoisonError::into_inner));
+        tracing::info!(filter = text, "the log filter has changed");
+        Ok(())
+    }
+
+    /// The filter as it was last set.
+    pub(crate) fn get(&self) -> String {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Lines that were lost, because standard error does not take them, since the start of the process.
+pub(crate) fn lines_dropped() -> u64 {
+    LOG.get().map_or(0, |log| log.lossy.dropped())
+}
+
+/// Waits until all lines are out, up to `timeout`.
+pub(super) fn flush(timeout: Duration) {
+    if let Some(log) = LOG.get() {
+        let _all_out_or_nobody_reads = log.lossy.flush(timeout);
+    }
+}
+
+/// Makes a panic a line of the log: the standard hook writes to standard error itself, and waits for its reader.
+pub(super) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace =
+            (backtrace.status() == std::backtrace::BacktraceStatus::Captured).then_some(backtrace);
+        tracing::error!(
+            thread = thread.name(),
+            location = panic.location().map(tracing::field::display),
+            backtrace = backtrace.map(tracing::field::display),
+            "panic: {}",
+            panic.payload_as_str().unwrap_or("of an unknown kind")
+        );
+    }));
+}
+
+/// Hands each line to [`Lossy`], whole.
+struct Output(Lossy);
+
+impl<'a> MakeWriter<'a> for Output {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl io::Write for &Output {
+    /// The fmt layer makes one call per line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

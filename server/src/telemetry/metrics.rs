@@ -152,6 +152,26 @@ impl Aborted {
     }
 }
 
+/// Who wanted a request traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SampledBy {
+    /// `trace_one_in`.
+    Ratio,
+    /// The caller, who traces its part.
+    Parent,
+}
+
+impl SampledBy {
+    pub(crate) const ALL: [Self; 2] = [Self::Ratio, Self::Parent];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ratio => "ratio",
+            Self::Parent => "parent",
+        }
+    }
+}
+
 /// What a task is for: the label of `echo_tasks`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskKind {
@@ -254,6 +274,11 @@ fn status_index(status: StatusCode) -> usize {
 }
 
 /// The method's place in [`METHODS`].
+/// The method's name in labels and span names.
+pub(crate) fn method_name(method: &Method) -> &'static str {
+    METHODS[usize::from(method_index(method))]
+}
+
 fn method_index(method: &Method) -> u8 {
     match *method {
         Method::GET => 0,
@@ -281,6 +306,7 @@ pub(crate) struct Shard {
     pub(crate) response_body_bytes: AtomicU64,
     pub(crate) sheds: [AtomicU64; Shed::ALL.len()],
     pub(crate) panics: AtomicU64,
+    pub(crate) traces_sampled: [AtomicU64; SampledBy::ALL.len()],
     pub(crate) connections_opened: AtomicU64,
     pub(crate) connections_closed: [AtomicU64; ConnectionEnd::ALL.len()],
     pub(crate) accept_errors: [AtomicU64; AcceptError::ALL.len()],
@@ -301,6 +327,10 @@ impl Shard {
 
     pub(crate) fn shed(&self, reason: Shed) {
         self.sheds[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn sampled(&self, by: SampledBy) {
+        self.traces_sampled[by as usize].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {

@@ -4,8 +4,6 @@ use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-#[cfg(feature = "console")]
-use super::families::counter;
 use super::families::gauges;
 use crate::{core::Core, phase::Phase, task::TaskKind};
 
@@ -26,13 +24,6 @@ pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Resul
         "Live tasks of the data plane",
         TaskKind::ALL
             .map(|kind| ([("kind", kind.name())], core.metrics.level(|shard| &shard.tasks[kind as usize]))),
-    )?;
-    #[cfg(feature = "console")]
-    counter(
-        out,
-        "echo_console_events_dropped_total",
-        "Events that tokio-console misses because its buffer was full; what it shows is then incomplete",
-        crate::telemetry::console::events_dropped(),
     )?;
     let features = features();
     // A gauge: promtool's check, like every parser of the older text format, knows no other kind for it.
