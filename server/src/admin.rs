@@ -7,6 +7,7 @@
 //! | `/readyz` | 200 while it serves; 503 with the phase before and after |
 //! | `/metrics` | OpenMetrics |
 //! | `/debug/config` | the effective configuration as TOML |
+//! | `/debug/log-filter` | the filter of the log; `PUT` changes it, from a loopback address only |
 //! | `/debug/tasks` | where every task stands, in a build for tokio-console |
 
 #[cfg(feature = "console")]
@@ -16,7 +17,7 @@ use std::{convert::Infallible, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
     drain::{self, DrainReport},
     request::RequestBody,
     socket::accept,
-    telemetry::exposition,
+    telemetry::{exposition, log::Filter},
 };
 
 /// Serves the admin endpoints of `data` until `shutdown`, with the same server core and small limits.
@@ -43,6 +44,9 @@ pub(crate) async fn serve(
     accept::start(listener, service, &core);
     drain::coordinate(core, shutdown).await
 }
+
+/// Longest text of a log filter, in bytes.
+const FILTER_MAX: usize = 4096;
 
 /// Scrapers, probes and a few people.
 const CONNECTIONS_MAX: usize = 16;
@@ -63,10 +67,16 @@ fn limits(data: &Config) -> Config {
     }
 }
 
+const TEXT: &str = "text/plain; charset=utf-8";
+
 async fn answer(request: Request<RequestBody>, data: &Arc<Core>) -> Response<Full<Bytes>> {
-    const TEXT: &str = "text/plain; charset=utf-8";
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+    match (request.method(), request.uri().path()) {
+        (&Method::PUT, "/debug/log-filter") => return change_log_filter(request.into_body()).await,
+        (&Method::GET | &Method::HEAD, _) => {}
+        _ => {
+            let text = "only GET and HEAD, and PUT /debug/log-filter\n".to_owned();
+            return reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+        }
     }
     match request.uri().path() {
         "/livez" => reply(StatusCode::OK, TEXT, "alive\n".to_owned()),
@@ -79,11 +89,44 @@ async fn answer(request: Request<RequestBody>, data: &Arc<Core>) -> Response<Ful
             Ok(text) => reply(StatusCode::OK, exposition::CONTENT_TYPE, text),
             Err(error) => reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("metrics: {error}\n")),
         },
+        "/debug/config" => reply(StatusCode::OK, "application/toml", data.config.to_toml()),
+        "/debug/log-filter" => match Filter::of_process() {
+            Some(filter) => reply(StatusCode::OK, TEXT, format!("{}\n", filter.get())),
+            None => no_log_of_ours(),
+        },
         #[cfg(feature = "console")]
         "/debug/tasks" => reply(StatusCode::OK, TEXT, tasks::dump(data).await),
-        "/debug/config" => reply(StatusCode::OK, "application/toml", data.config.to_toml()),
-        _ => reply(StatusCode::NOT_FOUND, TEXT, "try /livez /readyz /metrics /debug/config\n".to_owned()),
+        _ => {
+            let text = "try /livez /readyz /metrics /debug/config /debug/log-filter\n".to_owned();
+            reply(StatusCode::NOT_FOUND, TEXT, text)
+        }
     }
+}
+
+/// Takes the text of a filter. Whoever can reach the admin listener may look; to change something one must be on the
+/// machine.
+async fn change_log_filter(body: RequestBody) -> Response<Full<Bytes>> {
+    let peer = body.peer();
+    if !peer.ip().to_canonical().is_loopback() {
+        let text = format!("{peer} may not change the log filter: only a loopback address may\n");
+        return reply(StatusCode::FORBIDDEN, TEXT, text);
+    }
+    let Some(filter) = Filter::of_process() else { return no_log_of_ours() };
+    let bytes = match Limited::new(body, FILTER_MAX).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) => {
+            return reply(StatusCode::BAD_REQUEST, TEXT, format!("the filter did not arrive: {error}\n"));
+        }
+    };
+    match std::str::from_utf8(&bytes).map_err(|error| error.to_string()).and_then(|text| filter.set(text)) {
+        Ok(()) => reply(StatusCode::OK, TEXT, format!("{}\n", filter.get())),
+        Err(why) => reply(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    }
+}
+
+/// Where the core runs in somebody else's process, the log is theirs.
+fn no_log_of_ours() -> Response<Full<Bytes>> {
+    reply(StatusCode::NOT_FOUND, TEXT, "the log of this process is not the server's\n".to_owned())
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {

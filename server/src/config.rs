@@ -43,6 +43,7 @@ pub(crate) struct FdBudget {
 #[doc = include_str!("../LIMITS.md")]
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the table above documents each field, with unit, range and default")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, in any combination")]
 pub struct Config {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
@@ -88,6 +89,7 @@ pub struct Config {
     pub otlp_queue_max: u64,
     pub access_log_one_in: u64,
     pub access_log_file: Option<PathBuf>,
+    pub request_metrics: bool,
     pub task_histograms: bool,
     pub slow_poll: Duration,
     pub console: SocketAddr,

@@ -319,13 +319,17 @@ fn check_consistency(config: &Config) -> Result<(), ConfigError> {
 
 /// A setting that would do nothing in this build is refused, and not ignored.
 fn check_build(config: &Config) -> Result<(), ConfigError> {
-    let needs_unstable = config.task_histograms && !cfg!(tokio_unstable);
-    if needs_unstable {
-        return Err(ConfigError::NotBuilt {
-            flag: table::flag("task_histograms"),
-            value: "on".to_owned(),
-            needs: "RUSTFLAGS=\"--cfg tokio_unstable\"",
-        });
+    const UNSTABLE: &str = "RUSTFLAGS=\"--cfg tokio_unstable\"";
+    let without_unstable = !cfg!(tokio_unstable);
+    let unmet = [
+        ("task_histograms", config.task_histograms && without_unstable, UNSTABLE),
+        ("slow_poll", !config.slow_poll.is_zero() && without_unstable, UNSTABLE),
+        ("lab", config.lab && cfg!(not(feature = "console")), "--features console"),
+    ];
+    for setting in SETTINGS {
+        if let Some((_, _, needs)) = unmet.iter().find(|(key, unmet, _)| *key == setting.key && *unmet) {
+            return Err(ConfigError::NotBuilt { flag: setting.flag(), value: setting.get(config), needs });
+        }
     }
     Ok(())
 }
@@ -428,6 +432,13 @@ mod tests {
         } else {
             let error = parsed.unwrap_err().to_string();
             assert!(error.contains("--task-histograms = on") && error.contains("tokio_unstable"), "{error}");
+        }
+        let parsed = parse(&["--lab=on"]);
+        if cfg!(feature = "console") {
+            assert!(parsed.unwrap().lab);
+        } else {
+            let error = parsed.unwrap_err().to_string();
+            assert!(error.contains("--lab = on") && error.contains("--features console"), "{error}");
         }
     }
 

@@ -292,6 +292,12 @@ pub const SETTINGS: &[Setting] = &[
          announcements and the drain report",
     ),
     row(
+        "request_metrics",
+        Kind::Switch(|c| &mut c.request_metrics),
+        "on",
+        "whether requests are timed and counted by method, status and version; off only to measure what that costs",
+    ),
+    row(
         "task_histograms",
         Kind::Switch(|c| &mut c.task_histograms),
         "off",
@@ -458,6 +464,7 @@ fn blank() -> Config {
         otlp_queue_max: 0,
         access_log_one_in: u64::MAX,
         access_log_file: Some(PathBuf::new()),
+        request_metrics: false,
         // The table's is `off`.
         task_histograms: true,
         slow_poll: Duration::MAX,

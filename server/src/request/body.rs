@@ -2,6 +2,7 @@
 //! makes memory of its size.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -68,6 +69,11 @@ impl RequestBody {
             counter: None,
             failed: false,
         }
+    }
+
+    /// The address that the client connected from.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.activity.peer()
     }
 
     /// Our id for the request that this is the body of.

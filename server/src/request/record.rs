@@ -45,7 +45,13 @@ impl Record {
 
     /// The layers see the request for the first time, at `now`: until then it has waited for its turn.
     pub(super) fn reached_layers(&self, now: Instant) {
-        self.shard().queue_delay.record(now.saturating_duration_since(self.received_at));
+        if self.is_measured() {
+            self.shard().queue_delay.record(now.saturating_duration_since(self.received_at));
+        }
+    }
+
+    fn is_measured(&self) -> bool {
+        self.exchange.activity().config().request_metrics
     }
 
     /// The counters of the calling thread.
@@ -65,7 +71,9 @@ impl Drop for Record {
         match self.status {
             None => shard.aborted(Aborted::BeforeResponse),
             Some(status) => {
-                shard.request_done(self.labels, status, duration);
+                if self.is_measured() {
+                    shard.request_done(self.labels, status, duration);
+                }
                 if let Some(trace_id) = trace_id {
                     let metrics = &self.exchange.activity().core().metrics;
                     metrics.request_traced(self.labels, status, duration, trace_id);

@@ -273,12 +273,12 @@ fn status_index(status: StatusCode) -> usize {
     }
 }
 
-/// The method's place in [`METHODS`].
 /// The method's name in labels and span names.
 pub(crate) fn method_name(method: &Method) -> &'static str {
     METHODS[usize::from(method_index(method))]
 }
 
+/// The method's place in [`METHODS`].
 fn method_index(method: &Method) -> u8 {
     match *method {
         Method::GET => 0,

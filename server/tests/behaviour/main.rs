@@ -6,6 +6,7 @@
     reason = "a test's helper fails the test by panicking, and says why where the test's output goes"
 )]
 
+mod admin;
 mod command_line;
 mod drain;
 mod echo;
