@@ -1,8 +1,8 @@
 //! Without flags that users of hey and oha know already, nobody would try it for a minute.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::BoolishValueParser};
 use http::{
     header::CONTENT_TYPE,
     {HeaderMap, HeaderName, HeaderValue, Method},
@@ -10,8 +10,11 @@ use http::{
 
 use crate::{
     engine::request::parse_header,
+    healthcheck,
     live::Progress,
     plan::{BODY_LEN_MAX, BodySource, CONNECTIONS_DEFAULT, CheckMode, Plan, PlanError, PlanOptions},
+    stages::Stages,
+    units::{count, duration, size},
 };
 
 /// What is shown to someone who types the bare name.
@@ -32,13 +35,19 @@ Examples:
   loadgen -c 64 -z 10s http://localhost:8080/
   loadgen -q 2k -z 30s --warmup 5s http://localhost:8080/
   loadgen -q 1k -z 30s --body-size 64,16k --seed 42 --json run.json http://localhost:8080/echo
+  loadgen --stages '10s@500,30s@500->5000,20s@5000->500' --repeat --metrics 0.0.0.0:9091 http://localhost:8080/
   loadgen -n 100k -m PUT -D body.bin -T image/png -H 'X-Key: v' http://localhost:8080/echo
 
 Latency counts from the instant at which a request was due, always; service time, and the lags of busy \
 connections and of the generator itself, stand beside it and add up to it.
 
+Every flag of a run has an environment twin: LOADGEN_URL, LOADGEN_STAGES, LOADGEN_BODY_SIZE... (long names, in \
+capitals). A flag beats its twin and the twins of what it excludes (-q beats LOADGEN_STAGES); an empty variable counts \
+as unset.
+
 Exit codes: 0 all right; 1 a request failed or an echo was wrong; 2 wrong usage; 4 the run says nothing \
-about the server (see the verdict); 130, 143 ended by SIGINT, SIGTERM.";
+about the server (see the verdict); 130, 143 ended by SIGINT, SIGTERM, also where nothing else ends the run \
+(--repeat): then the report is whole.";
 
 /// The command line of loadgen.
 #[derive(Debug, Parser)]
@@ -62,6 +71,8 @@ pub struct Cli {
 pub enum Command {
     /// Start an echo server, find its capacity, load it at a part of that, and check everything
     Demo(DemoArgs),
+    /// Ask a load generator that runs with --metrics, or any other URL: exit code 0 if the answer is 2xx, else 1
+    Healthcheck(HealthcheckArgs),
     /// Run the embedded echo server (what `demo` starts as its child)
     #[command(hide = true)]
     Serve(ServeArgs),
@@ -84,6 +95,14 @@ pub struct DemoArgs {
     pub no_progress: bool,
 }
 
+/// Arguments of `loadgen healthcheck`.
+#[derive(Clone, Debug, Args)]
+pub struct HealthcheckArgs {
+    /// What to ask; 2 s are allowed for it
+    #[arg(default_value = healthcheck::URL_DEFAULT)]
+    pub url: String,
+}
+
 /// Arguments of the hidden `loadgen serve`.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
@@ -99,58 +118,69 @@ pub struct ServeArgs {
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Target, e.g. http://localhost:8080/echo
-    #[arg(required = true)]
+    #[arg(required = true, env = "LOADGEN_URL")]
     pub url: Option<String>,
     /// Open loop: requests per second in total over all threads (k and m allowed); closed loop without
-    #[arg(short = 'q', long, value_name = "RATE", value_parser = count)]
+    #[arg(short = 'q', long, value_name = "RATE", value_parser = count, env = "LOADGEN_RATE")]
     pub rate: Option<u64>,
+    /// Open loop at rates that change, e.g. 10s@500,30s@500->5000 (steady, then rising); ends with the last stage
+    #[arg(long, value_name = "STAGES", env = "LOADGEN_STAGES")]
+    pub stages: Option<Stages>,
+    /// No end but SIGINT or SIGTERM: stages begin again after the last one, other runs just go on. Waits for a
+    /// server that is not there yet, and for one that goes away
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "LOADGEN_REPEAT")]
+    pub repeat: bool,
     /// Connections in total
-    #[arg(short, long, value_name = "N", default_value_t = CONNECTIONS_DEFAULT)]
+    #[arg(short, long, value_name = "N", default_value_t = CONNECTIONS_DEFAULT, env = "LOADGEN_CONNECTIONS")]
     pub connections: usize,
     /// Stop after this many requests (k and m allowed), warm-up not counted
-    #[arg(short = 'n', long, value_name = "N", value_parser = count)]
+    #[arg(short = 'n', long, value_name = "N", value_parser = count, env = "LOADGEN_REQUESTS")]
     pub requests: Option<u64>,
     /// Stop sending after this time, e.g. 30s or 500ms; a bare number is seconds [default: 10s without -n]
-    #[arg(short = 'z', long, value_name = "TIME", value_parser = duration)]
+    #[arg(short = 'z', long, value_name = "TIME", value_parser = duration, env = "LOADGEN_DURATION")]
     pub duration: Option<Duration>,
     /// Send for this time before measuring; checked and counted apart
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration, env = "LOADGEN_WARMUP")]
     pub warmup: Duration,
     /// Give up a request this long after its first byte was written, and let nothing wait longer at the end
-    #[arg(short, long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    #[arg(short, long, value_name = "TIME", default_value = "20s", value_parser = duration, env = "LOADGEN_TIMEOUT")]
     pub timeout: Duration,
     /// Method [default: GET, or POST with a body]
-    #[arg(short, long, value_name = "METHOD")]
+    #[arg(short, long, value_name = "METHOD", env = "LOADGEN_METHOD")]
     pub method: Option<Method>,
-    /// Header field 'Name: value'; may be repeated
-    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_header)]
+    /// Header field 'Name: value'; may be repeated (its twin holds one)
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_header, env = "LOADGEN_HEADER")]
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Content-Type of the body
-    #[arg(short = 'T', long, value_name = "TYPE")]
+    #[arg(short = 'T', long, value_name = "TYPE", env = "LOADGEN_CONTENT_TYPE")]
     pub content_type: Option<HeaderValue>,
     /// Body of every request
-    #[arg(short = 'd', long, value_name = "TEXT", conflicts_with_all = ["data_file", "body_size"])]
+    #[arg(short = 'd', long, value_name = "TEXT", conflicts_with_all = ["data_file", "body_size"], env = "LOADGEN_DATA")]
     pub data: Option<String>,
     /// File with the body of every request
-    #[arg(short = 'D', long, value_name = "FILE", conflicts_with = "body_size")]
+    #[arg(short = 'D', long, value_name = "FILE", conflicts_with = "body_size", env = "LOADGEN_DATA_FILE")]
     pub data_file: Option<PathBuf>,
     /// Random bodies in these sizes, equally mixed, e.g. 64,16k (k = 1024); another content each time
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = size)]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = size, env = "LOADGEN_BODY_SIZE")]
     pub body_size: Vec<u64>,
     /// What a right response is: echo = 2xx with the request's own body; status = 2xx; auto = echo with a body
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = CheckMode::Auto, hide_possible_values = true)]
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = CheckMode::Auto, hide_possible_values = true, env = "LOADGEN_CHECK")]
     pub check: CheckMode,
     /// Seed of bodies and request ids [default: drawn, and shown in the report]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "LOADGEN_SEED")]
     pub seed: Option<u64>,
     /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "LOADGEN_THREADS")]
     pub threads: Option<usize>,
     /// Write the report as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "LOADGEN_JSON")]
     pub json: Option<PathBuf>,
+    /// Answer /metrics (Prometheus, OpenMetrics) and /livez on this address while the run lasts, e.g. 0.0.0.0:9091; the
+    /// verdict there covers the last 30 s of the measured time
+    #[arg(long, value_name = "ADDR", env = "LOADGEN_METRICS")]
+    pub metrics: Option<SocketAddr>,
     /// Show no progress
-    #[arg(long)]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "LOADGEN_NO_PROGRESS")]
     pub no_progress: bool,
 }
 
@@ -175,6 +205,8 @@ impl RunArgs {
             body,
             check: self.check,
             rate: self.rate,
+            stages: self.stages,
+            repeat: self.repeat,
             connections: self.connections,
             threads: self.threads,
             requests: self.requests,
@@ -215,33 +247,6 @@ impl RunArgs {
 /// Where progress goes, given `--no-progress`.
 pub fn progress(off: bool) -> Progress {
     if off { Progress::Off } else { Progress::Stderr }
-}
-
-/// `30s`, `500ms`, `1m 30s`; a bare number is seconds, as in hey.
-fn duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 30s, 500ms or 2m"))
-}
-
-/// `200`, `10k`, `2m`: decimal multiples.
-fn count(text: &str) -> Result<u64, String> {
-    scaled(text, 1_000).ok_or_else(|| "write it as 200, 10k or 2m".to_owned())
-}
-
-/// `64`, `16k`, `1m`: binary multiples.
-fn size(text: &str) -> Result<u64, String> {
-    scaled(text, 1_024).ok_or_else(|| "write it as 64, 16k or 1m".to_owned())
-}
-
-fn scaled(text: &str, kilo: u64) -> Option<u64> {
-    let (digits, factor) = match text.to_ascii_lowercase() {
-        lower if lower.ends_with('k') => (lower.len() - 1, kilo),
-        lower if lower.ends_with('m') => (lower.len() - 1, kilo * kilo),
-        lower => (lower.len(), 1),
-    };
-    text.get(..digits)?.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn rate_fraction(text: &str) -> Result<f64, String> {
@@ -304,10 +309,8 @@ mod tests {
     }
 
     #[test]
-    fn body_sizes_are_binary_and_counts_decimal() {
+    fn body_sizes_are_binary() {
         assert_eq!(plan(&["--body-size", "64,16k", "h"]).body.sizes(), [64, 16_384]);
-        assert_eq!(count("2m"), Ok(2_000_000));
-        assert!(count("2x").is_err() && size("").is_err() && size("99999999999999m").is_err());
     }
 
     #[test]

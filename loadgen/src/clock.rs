@@ -1,5 +1,7 @@
 //! Without one clock for every stamp, `response = lags + service` could not hold to the nanosecond.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Nanoseconds in a second.
@@ -23,6 +25,11 @@ pub fn thread_wait_ns() -> Option<u64> {
     stat.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// A length of time in ns; exact for every one that a plan lets pass.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// An instant of [`monotonic_ns`] in the form that timerfd takes.
 pub fn to_timespec(instant_ns: u64) -> Timespec {
     // Both parts fit: an i64 of seconds holds every u64 of nanoseconds.
@@ -32,7 +39,8 @@ pub fn to_timespec(instant_ns: u64) -> Timespec {
     }
 }
 
-fn to_ns(time: Timespec) -> u64 {
+/// Any of the kernel's clocks in ns.
+pub(crate) fn to_ns(time: Timespec) -> u64 {
     // The kernel's monotonic and CPU clocks start at zero and never go below it.
     time.tv_sec.cast_unsigned() * NANOS_PER_SECOND + time.tv_nsec.cast_unsigned()
 }

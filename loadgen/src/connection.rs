@@ -10,7 +10,7 @@ use crate::{
     engine::Link,
     latency::Stamps,
     record::Completion,
-    worker::Worker,
+    worker::{OpenLink, Worker},
 };
 
 /// Pause after the first failed attempt to reopen; it doubles up to [`REOPEN_PAUSE_MAX`].
@@ -18,6 +18,23 @@ const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// Longest pause between two attempts.
 const REOPEN_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// The pauses between attempts to open a connection.
+pub(crate) struct Backoff {
+    pause: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self { pause: REOPEN_PAUSE_MIN }
+    }
+
+    /// Waits before the next attempt, each time longer.
+    pub(crate) async fn wait(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(REOPEN_PAUSE_MAX);
+    }
+}
 
 /// What an idle connection was woken for.
 enum Wake {
@@ -28,7 +45,8 @@ enum Wake {
 
 /// Keeps connection `index` of `worker` busy until the schedule ends. `link` is its first connection, if that
 /// could be opened.
-pub(crate) async fn drive(worker: Rc<Worker>, index: usize, mut link: Option<Link>) {
+pub(crate) async fn drive(worker: Rc<Worker>, index: usize, link: Option<Link>) {
+    let mut link = link.map(|link| worker.counted(link));
     // The waker of a task never changes; the worker uses it to hand over requests and to end overdue ones.
     poll_fn(|cx| {
         worker.register(index, cx.waker());
@@ -37,7 +55,7 @@ pub(crate) async fn drive(worker: Rc<Worker>, index: usize, mut link: Option<Lin
     .await;
     let mut free_ns = monotonic_ns();
     loop {
-        let Some(open) = &mut link else {
+        let Some(OpenLink { link: open, .. }) = &mut link else {
             link = reopen(&worker, index).await;
             if link.is_none() {
                 return;
@@ -111,14 +129,14 @@ async fn exchange(worker: &Worker, index: usize, link: &mut Link, ticket: Ticket
 
 /// Opens the connection again, however often it takes. Each failed attempt fails one due request: the one that
 /// was handed to this connection, or the oldest that waits. `None` when the schedule is over.
-async fn reopen(worker: &Worker, index: usize) -> Option<Link> {
-    let mut pause = REOPEN_PAUSE_MIN;
+async fn reopen(worker: &Worker, index: usize) -> Option<OpenLink> {
+    let mut backoff = Backoff::new();
     loop {
         if worker.is_over(index) {
             return None;
         }
         let failure = match worker.open().await {
-            Ok(link) => return Some(link),
+            Ok(link) => return Some(worker.counted(link)),
             Err(failure) => failure,
         };
         let now_ns = monotonic_ns();
@@ -132,7 +150,6 @@ async fn reopen(worker: &Worker, index: usize) -> Option<Link> {
                 result: Err(failure),
             });
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+        backoff.wait().await;
     }
 }

@@ -48,6 +48,8 @@ pub struct Dispatch {
     start_ns: u64,
     /// Lane index of the next request.
     next: u64,
+    /// When that one is due (open loop). Kept, because the formula of a ramp costs a square root.
+    due_ns: u64,
     /// Requests of the warm-up taken so far (closed loop; in open loop the formula knows).
     warmup_taken: u64,
     /// Idle connections, longest idle first, so that all of them take part.
@@ -63,10 +65,12 @@ pub struct Dispatch {
 impl Dispatch {
     /// The dispatch of `lane` for a run that starts at `start_ns`.
     pub fn new(lane: Lane, start_ns: u64) -> Self {
+        let due_ns = due_ns(&lane, start_ns, 0);
         Self {
             lane,
             start_ns,
             next: 0,
+            due_ns,
             warmup_taken: 0,
             idle: VecDeque::new(),
             none_idle_since_ns: start_ns,
@@ -130,10 +134,10 @@ impl Dispatch {
     /// The instant at which idle connections are needed next; `None` when they will not be. In closed loop
     /// that is the start, after which no connection is idle any more.
     pub fn next_due_ns(&self) -> Option<u64> {
-        let LaneKind::Open(lane) = self.lane.kind else {
+        let LaneKind::Open(lane) = &self.lane.kind else {
             return (!self.started && self.cut.is_none()).then_some(self.start_ns);
         };
-        (self.next < self.open_end(lane.total)).then(|| self.start_ns + lane.intended_ns(self.next))
+        (self.next < self.open_end(lane.total)).then_some(self.due_ns)
     }
 
     /// True when at least one connection waits for work.
@@ -143,9 +147,14 @@ impl Dispatch {
 
     /// Requests that are due and not yet taken.
     pub fn backlog(&self, now_ns: u64) -> u64 {
-        let LaneKind::Open(lane) = self.lane.kind else { return 0 };
+        let LaneKind::Open(lane) = &self.lane.kind else { return 0 };
         let due = lane.due_before((now_ns + 1).saturating_sub(self.start_ns));
         due.min(self.open_end(lane.total)).saturating_sub(self.next)
+    }
+
+    /// Requests that have fallen due so far, warm-up included: those taken and the backlog.
+    pub fn due(&self, now_ns: u64) -> u64 {
+        self.cut.unwrap_or_else(|| self.next + self.backlog(now_ns))
     }
 
     /// How long the oldest waiting request has been due.
@@ -164,7 +173,7 @@ impl Dispatch {
 
     /// The counts of the warm-up and of the measured phase.
     pub fn scheduled(&self) -> (Scheduled, Scheduled) {
-        let LaneKind::Open(lane) = self.lane.kind else {
+        let LaneKind::Open(lane) = &self.lane.kind else {
             let warmup = Scheduled { scheduled: self.warmup_taken, unsent: 0 };
             return (warmup, Scheduled { scheduled: self.next - self.warmup_taken, unsent: 0 });
         };
@@ -181,7 +190,7 @@ impl Dispatch {
     /// Calls `each` with the intended instant and the connection lag of every measured request that was due
     /// and never sent; all of its wait up to `now_ns` is known.
     pub fn each_unsent(&self, now_ns: u64, mut each: impl FnMut(u64, u64)) {
-        let LaneKind::Open(lane) = self.lane.kind else { return };
+        let LaneKind::Open(lane) = &self.lane.kind else { return };
         let total = self.cut.unwrap_or(lane.total);
         let measured_from = self.next.max(lane.due_before(self.lane.warmup_ns));
         for index in measured_from..total {
@@ -196,7 +205,7 @@ impl Dispatch {
 
     /// True when no request will be sent any more.
     pub fn is_finished(&self, now_ns: u64) -> bool {
-        match self.lane.kind {
+        match &self.lane.kind {
             _ if self.cut.is_some() => true,
             LaneKind::Open(lane) => self.next >= lane.total,
             LaneKind::Closed { measured, end_ns } => {
@@ -210,6 +219,7 @@ impl Dispatch {
         let measured = intended_ns - self.start_ns >= self.lane.warmup_ns;
         let request = self.lane.request(self.next);
         self.next += 1;
+        self.due_ns = due_ns(&self.lane, self.start_ns, self.next);
         self.warmup_taken += u64::from(!measured);
         Ticket { request, intended_ns, lag_connection_ns, measured }
     }
@@ -217,6 +227,14 @@ impl Dispatch {
     /// Lane index after the last request that may still be sent.
     fn open_end(&self, total: u64) -> u64 {
         if self.cut.is_some() { self.next } else { total }
+    }
+}
+
+/// When request `index` of an open lane is due, on the monotonic clock.
+fn due_ns(lane: &Lane, start_ns: u64, index: u64) -> u64 {
+    match &lane.kind {
+        LaneKind::Open(open) => start_ns.saturating_add(open.intended_ns(index)),
+        LaneKind::Closed { .. } => start_ns,
     }
 }
 
@@ -235,12 +253,12 @@ mod tests {
     /// 1,000 requests per second: one per millisecond.
     fn open(requests: u64) -> Dispatch {
         let arrivals = Arrivals::Constant { per_second: NonZeroU64::new(1_000).unwrap() };
-        let schedule = Schedule::new(arrivals, 0, Some(requests), None);
+        let schedule = Schedule::new(&arrivals, 0, Some(requests), None);
         Dispatch::new(schedule.lane(0, NonZeroU64::MIN), START)
     }
 
     fn closed(requests: Option<u64>, duration_ns: Option<u64>) -> Dispatch {
-        let schedule = Schedule::new(Arrivals::Closed, 0, requests, duration_ns);
+        let schedule = Schedule::new(&Arrivals::Closed, 0, requests, duration_ns);
         Dispatch::new(schedule.lane(0, NonZeroU64::MIN), START)
     }
 

@@ -10,6 +10,29 @@ const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
 /// Significant decimal digits kept of each latency.
 const DIGITS: u8 = 3;
 
+/// Upper bounds of the buckets that are shown while a run lasts: those of the server's durations, so that both sides can
+/// be laid over each other.
+pub const BUCKETS_NS: [u64; 18] = [
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+];
+
 /// The instants of one request, on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamps {
@@ -61,6 +84,26 @@ pub struct Series {
     pub histogram: Histogram<u64>,
     /// Sum of all values, exact.
     pub sum_ns: u128,
+    buckets: [u64; BUCKETS_NS.len() + 1],
+}
+
+/// A series as it is shown while a run lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Values up to each of [`BUCKETS_NS`] and above the one before, and those above all of them.
+    pub buckets: [u64; BUCKETS_NS.len() + 1],
+    /// Sum of all values.
+    pub sum_ns: u128,
+}
+
+/// The four series as they are shown while a run lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are those of Latencies")]
+pub struct Tallies {
+    pub response: Tally,
+    pub service: Tally,
+    pub lag_connection: Tally,
+    pub lag_generator: Tally,
 }
 
 impl Latencies {
@@ -72,6 +115,16 @@ impl Latencies {
             ("lag_connection", &self.lag_connection),
             ("lag_generator", &self.lag_generator),
         ]
+    }
+
+    /// The four series in short.
+    pub fn tallies(&self) -> Tallies {
+        Tallies {
+            response: self.response.tally(),
+            service: self.service.tally(),
+            lag_connection: self.lag_connection.tally(),
+            lag_generator: self.lag_generator.tally(),
+        }
     }
 
     /// The identity on the exact sums: true unless a stamp was lost.
@@ -137,19 +190,47 @@ impl Series {
         // The bounds are constants that HdrHistogram accepts, as each test that records a value shows.
         let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS)
             .unwrap_or_else(|error| unreachable!("constant histogram bounds: {error}"));
-        Self { histogram, sum_ns: 0 }
+        Self { histogram, sum_ns: 0, buckets: Default::default() }
+    }
+
+    fn tally(&self) -> Tally {
+        Tally { buckets: self.buckets, sum_ns: self.sum_ns }
     }
 
     fn add(&mut self, value_ns: u64) {
         self.histogram.saturating_record(value_ns);
         self.sum_ns += u128::from(value_ns);
+        self.buckets[BUCKETS_NS.partition_point(|bound| *bound < value_ns)] += 1;
     }
 
     fn merge(&mut self, other: &Self) {
         self.histogram
             .add(&other.histogram)
             .unwrap_or_else(|error| unreachable!("all histograms have the same bounds: {error}"));
+        let mut tally = self.tally();
+        tally.merge(&other.tally());
+        (self.buckets, self.sum_ns) = (tally.buckets, tally.sum_ns);
+    }
+}
+
+impl Tally {
+    /// Number of values.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
         self.sum_ns += other.sum_ns;
+    }
+}
+
+impl Tallies {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.response.merge(&other.response);
+        self.service.merge(&other.service);
+        self.lag_connection.merge(&other.lag_connection);
+        self.lag_generator.merge(&other.lag_generator);
     }
 }
 
@@ -167,6 +248,17 @@ mod tests {
         series.add(999);
         assert!(series.quantile_ns(0.99).is_some());
         assert_eq!(series.quantile_ns(0.999), None);
+    }
+
+    #[test]
+    fn a_value_falls_into_the_first_bucket_that_holds_it() {
+        let mut series = Series::new();
+        for (value_ns, bucket) in [(0, 0), (25_000, 0), (25_001, 1), (10_000_000_000, 17), (u64::MAX, 18)] {
+            let before = series.tally();
+            series.add(value_ns);
+            assert_eq!(series.tally().buckets[bucket], before.buckets[bucket] + 1, "{value_ns}");
+            assert_eq!(series.tally().count(), series.count());
+        }
     }
 
     #[test]

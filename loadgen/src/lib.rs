@@ -7,17 +7,23 @@
 //! [`live`] shows their progress, [`verdict`] says what the figures are worth, [`report`] prints them. [`demo`]
 //! does all of that against a server of its own.
 
+mod addresses;
+pub mod board;
 pub mod body;
 pub mod cli;
 pub mod clock;
 mod connection;
+pub mod course;
 pub mod demo;
 pub mod dispatch;
 pub mod engine;
+mod environment;
 pub mod failure;
 pub mod fd_limit;
+pub mod healthcheck;
 pub mod latency;
 pub mod live;
+pub mod metrics;
 pub mod pacer;
 mod patrol;
 pub mod plan;
@@ -25,7 +31,9 @@ pub mod record;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod stages;
 pub mod target;
+mod units;
 pub mod verdict;
 pub mod verify;
 mod worker;

@@ -3,27 +3,34 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use loadgen::{
+    board::Board,
     cli::{Cli, Command, RunArgs, SHORT_HELP},
+    metrics::Metrics,
     plan::PlanError,
     report::json::JsonFile,
     report::{EXIT_FAILED, EXIT_USAGE, Report},
     run::RunError,
-    {demo, fd_limit, run},
+    {demo, fd_limit, healthcheck, run},
 };
 
+/// With this, a run needs no argument.
+const URL_TWIN: &str = "LOADGEN_URL";
+
 fn main() -> ExitCode {
-    if std::env::args_os().len() < 2 {
+    let args: Vec<_> = std::env::args_os().collect();
+    if args.len() < 2 && std::env::var_os(URL_TWIN).is_none() {
         say(SHORT_HELP);
         return EXIT_USAGE.into();
     }
-    let cli = Cli::parse();
+    let cli = Cli::read(&args).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::Healthcheck(args)) => check(&args.url),
         Some(Command::Serve(args)) => demo::server::serve(args),
         None => load(cli.run),
     };
@@ -36,16 +43,25 @@ fn main() -> ExitCode {
 /// A run: plan, execute, report.
 fn load(args: RunArgs) -> anyhow::Result<ExitCode> {
     let progress = args.progress();
-    let json = args.json.clone();
+    let (json, metrics) = (args.json.clone(), args.metrics);
     let plan = args.plan()?;
     fd_limit::make_room(plan.connections, plan.threads.get())?;
     let json = json.as_deref().map(JsonFile::create).transpose()?;
-    let report = Report::new(run::execute(plan, progress)?);
+    let board = Arc::new(Board::new(&plan));
+    // Answers until the report is out.
+    let _metrics = metrics.map(|addr| Metrics::start(addr, Arc::clone(&board))).transpose()?;
+    let report = Report::new(run::execute_on(plan, progress, board)?);
     print(&report.to_string())?;
     if let Some(json) = json {
         json.write(&report)?;
     }
     Ok(report.exit_code().into())
+}
+
+/// A probe: says what came back.
+fn check(url: &str) -> anyhow::Result<ExitCode> {
+    print(&format!("{}\n", healthcheck::run(url)?))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Usage errors and signals have exit codes of their own.
@@ -59,7 +75,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 
 /// The report belongs on stdout: if nobody takes it, the run has failed.
 fn print(text: &str) -> anyhow::Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot write the report to stdout")
+    io::stdout().write_all(text.as_bytes()).context("cannot write to stdout")
 }
 
 /// A closed stderr must not hide the exit code.

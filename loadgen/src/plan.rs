@@ -11,8 +11,10 @@ use http::{HeaderMap, Method};
 
 use crate::{
     body::Body,
+    clock::{NANOS_PER_SECOND, nanos},
     engine::request::RequestHead,
     schedule::{Arrivals, Schedule},
+    stages::{Curve, Stages},
     target::Target,
     verify::Check,
 };
@@ -35,14 +37,17 @@ const THREADS_MAX: usize = 1_024;
 /// Above this the gap between requests is below what any clock here resolves.
 const RATE_MAX: u64 = 100_000_000;
 
+/// More stages than anybody types.
+const STAGES_MAX: usize = 1_000;
+
 /// A number of requests that no run reaches, small enough that no sum overflows.
 const REQUESTS_MAX: u64 = 1 << 48;
 
 /// The longest time that latencies are told apart for.
 const TIMEOUT_MAX: Duration = Duration::from_hours(1);
 
-/// Keeps every instant of a run within 64 bits of ns.
-const DURATION_MAX: Duration = Duration::from_hours(24 * 365);
+/// Keeps every instant of a run within 64 bits of ns. A year as messages write it: 365.25 days.
+const DURATION_MAX: Duration = Duration::from_hours(24 * 365 + 6);
 
 /// Bodies larger than this are not kept in memory.
 pub const BODY_LEN_MAX: u64 = 1 << 30;
@@ -84,8 +89,12 @@ pub struct PlanOptions {
     pub body: BodySource,
     /// `--check`.
     pub check: CheckMode,
-    /// `-q`; closed loop without.
+    /// `-q`; closed loop without this and `stages`.
     pub rate: Option<u64>,
+    /// `--stages`.
+    pub stages: Option<Stages>,
+    /// `--repeat`.
+    pub repeat: bool,
     /// `-c`.
     pub connections: usize,
     /// `--threads`; one per core without.
@@ -112,6 +121,8 @@ impl PlanOptions {
             body: BodySource::None,
             check: CheckMode::Auto,
             rate: None,
+            stages: None,
+            repeat: false,
             connections: CONNECTIONS_DEFAULT,
             threads: None,
             requests: None,
@@ -177,6 +188,7 @@ impl Plan {
     /// # Errors
     /// The first value that cannot be, with its limit and its flag.
     pub fn new(options: PlanOptions) -> Result<Self, PlanError> {
+        one_end(&options)?;
         let target = Target::parse(&options.url)?;
         let has_body = !matches!(options.body, BodySource::None);
         let method = options.method.unwrap_or(if has_body { Method::POST } else { Method::GET });
@@ -193,17 +205,18 @@ impl Plan {
         within_time(options.timeout, Duration::from_millis(1), TIMEOUT_MAX, "-t/--timeout")?;
         // Below 2^53, so that every reader of the JSON reads the same number.
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 53));
-        let ends_by_time = options.duration.is_some() || options.requests.is_none();
+        let ends_otherwise = options.requests.is_some() || options.stages.is_some() || options.repeat;
+        let duration = options.duration.or_else(|| (!ends_otherwise).then_some(DURATION_DEFAULT));
         Ok(Self {
             head: RequestHead::new(method, &target, options.headers),
             target,
             body: body(options.body, seed)?,
             check,
-            arrivals: arrivals(options.rate)?,
+            arrivals: arrivals(options.rate, options.stages, options.warmup, options.repeat)?,
             connections,
             threads,
             requests: options.requests,
-            duration: ends_by_time.then(|| options.duration.unwrap_or(DURATION_DEFAULT)),
+            duration,
             warmup: options.warmup,
             timeout: options.timeout,
             seed,
@@ -212,15 +225,28 @@ impl Plan {
 
     /// When the requests of this run are due.
     pub fn schedule(&self) -> Schedule {
-        Schedule::new(self.arrivals, self.warmup_ns(), self.requests, self.duration_ns())
+        Schedule::new(&self.arrivals, self.warmup_ns(), self.requests, self.duration_ns())
     }
 
-    /// Requests per second in open loop.
+    /// Requests per second in an open loop whose rate stays.
     pub fn rate(&self) -> Option<u64> {
         match self.arrivals {
             Arrivals::Constant { per_second } => Some(per_second.get()),
-            Arrivals::Closed => None,
+            Arrivals::Staged { .. } | Arrivals::Closed => None,
         }
+    }
+
+    /// The rates of an open loop whose rate changes.
+    pub fn stages(&self) -> Option<&Stages> {
+        match &self.arrivals {
+            Arrivals::Staged { stages, .. } => Some(stages),
+            Arrivals::Constant { .. } | Arrivals::Closed => None,
+        }
+    }
+
+    /// True if only a signal ends the run.
+    pub fn is_endless(&self) -> bool {
+        self.schedule().is_endless()
     }
 
     /// The measured time in ns, if it ends the run.
@@ -264,11 +290,69 @@ fn threads(asked: Option<usize>, connections: usize) -> Result<NonZeroUsize, Pla
     Ok(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN))
 }
 
-fn arrivals(rate: Option<u64>) -> Result<Arrivals, PlanError> {
+/// What ends a run must not be said twice.
+fn one_end(options: &PlanOptions) -> Result<(), PlanError> {
+    let requests = options.requests.map(|requests| (requests.to_string(), "-n/--requests or --repeat"));
+    let duration = options.duration.map(humantime::format_duration);
+    let duration = duration.map(|duration| (duration.to_string(), "-z/--duration or --repeat"));
+    if let (true, Some((value, flag))) = (options.repeat, requests.or(duration)) {
+        return Err(PlanError::new(value, "a run that repeats has no end but a signal", flag));
+    }
+    let Some(stages) = &options.stages else { return Ok(()) };
+    let flag = match (options.rate, options.requests, options.duration) {
+        (Some(_), ..) => "-q/--rate or --stages",
+        (_, Some(_), _) => "-n/--requests or --stages",
+        (.., Some(_)) => "-z/--duration or --stages",
+        _ => return Ok(()),
+    };
+    Err(PlanError::new(
+        stages.to_string(),
+        "the stages alone say how fast and how long requests are sent",
+        flag,
+    ))
+}
+
+fn arrivals(
+    rate: Option<u64>,
+    stages: Option<Stages>,
+    warmup: Duration,
+    repeat: bool,
+) -> Result<Arrivals, PlanError> {
+    if let Some(stages) = stages {
+        let stages = valid_stages(stages, warmup)?;
+        return Ok(Arrivals::Staged { stages, repeat });
+    }
     let Some(rate) = rate else { return Ok(Arrivals::Closed) };
     let rate = within(rate, 1, RATE_MAX, "-q/--rate")?;
     let per_second = NonZeroU64::new(rate).unwrap_or(NonZeroU64::MIN);
     Ok(Arrivals::Constant { per_second })
+}
+
+fn valid_stages(stages: Stages, warmup: Duration) -> Result<Stages, PlanError> {
+    const FLAG: &str = "--stages";
+    within(stages.0.len(), 1, STAGES_MAX, "the number of --stages")?;
+    for stage in &stages.0 {
+        within_time(stage.duration, Duration::from_millis(1), DURATION_MAX, FLAG)?;
+        within(stage.from.max(stage.to), 0, RATE_MAX, FLAG)?;
+        if !Curve::piece_holds(stage) {
+            let most = u64::MAX / NANOS_PER_SECOND;
+            let problem = format!("its higher rate times its length is more than {most} requests");
+            return Err(PlanError::new(stage.to_string(), problem, FLAG));
+        }
+    }
+    let total: Duration = stages.0.iter().map(|stage| stage.duration).sum();
+    within_time(total, Duration::from_millis(1), DURATION_MAX, "the sum of --stages")?;
+    let requests = Curve::new(&stages, 0, false).total();
+    if requests == 0 {
+        return Err(PlanError::new(stages.to_string(), "there is no request in them", FLAG));
+    }
+    within(requests, 1, REQUESTS_MAX, "the requests in --stages")?;
+    if warmup > Duration::ZERO && stages.0.first().is_some_and(|first| first.from == 0) {
+        let problem = "it runs at the rate that the stages begin with, and that is 0";
+        let warmup = humantime::format_duration(warmup).to_string();
+        return Err(PlanError::new(warmup, problem, "--warmup or --stages"));
+    }
+    Ok(stages)
 }
 
 fn body(source: BodySource, seed: u64) -> Result<Body, PlanError> {
@@ -307,11 +391,6 @@ fn within_time(value: Duration, min: Duration, max: Duration, flag: &'static str
     Err(PlanError::new(value.to_string(), format!("it must be from {min} to {max}"), flag))
 }
 
-/// Exact for every duration that [`Plan::new`] lets pass.
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +417,51 @@ mod tests {
         assert!(error(|options| options.url = "https://x/".to_owned()).contains("https"));
         assert!(error(|options| options.url = "http://x:0/".to_owned()).contains("port"));
         assert!(error(|options| options.body = BodySource::Sizes(vec![1 << 31])).contains("--body-size"));
+    }
+
+    #[test]
+    fn stages_that_cannot_be_are_named_with_their_limit_and_flag() {
+        let stages = |text: &str, change: fn(&mut PlanOptions)| {
+            error(|options| {
+                options.stages = Some(text.parse().unwrap());
+                change(options);
+            })
+        };
+        for (text, expected) in [
+            ("0s@5", "0s: it must be from 1ms to 1year; change --stages"),
+            ("1s@200m", "200000000: it must be from 0 to 100000000; change --stages"),
+            (
+                "1h@0->100m",
+                "1h@0->100000000: its higher rate times its length is more than 18446744073 requests",
+            ),
+            ("10s@0,1m@0", "10s@0,1m@0: there is no request in them; change --stages"),
+        ] {
+            let error = stages(text, |_| ());
+            assert!(error.contains(expected), "{error}");
+        }
+        let warm = stages("1s@0->5", |options| options.warmup = Duration::from_secs(5));
+        assert!(warm.starts_with("5s: ") && warm.contains("--warmup"), "{warm}");
+        let rated = stages("1s@5", |options| options.rate = Some(7));
+        assert!(rated.starts_with("1s@5: ") && rated.contains("-q/--rate or --stages"), "{rated}");
+        assert!(stages("1s@5", |options| options.requests = Some(7)).contains("-n/--requests or --stages"));
+        let timed = stages("1s@5", |options| options.duration = Some(Duration::from_secs(1)));
+        assert!(timed.contains("-z/--duration or --stages"), "{timed}");
+        let repeated = error(|options| (options.repeat, options.requests) = (true, Some(7)));
+        assert!(repeated.starts_with("7: ") && repeated.contains("-n/--requests or --repeat"), "{repeated}");
+        let timed =
+            error(|options| (options.repeat, options.duration) = (true, Some(Duration::from_secs(7))));
+        assert!(timed.starts_with("7s: ") && timed.contains("-z/--duration or --repeat"), "{timed}");
+    }
+
+    #[test]
+    fn a_run_that_repeats_has_no_end() {
+        let endless = |rate, stages: Option<&str>| {
+            let stages = stages.map(|text| text.parse().unwrap());
+            let options = PlanOptions { rate, stages, repeat: true, ..PlanOptions::new("localhost") };
+            Plan::new(options).unwrap().is_endless()
+        };
+        assert!(endless(Some(5), None) && endless(None, Some("1s@5")) && endless(None, None));
+        assert!(!Plan::new(PlanOptions::new("localhost")).unwrap().is_endless());
     }
 
     #[test]

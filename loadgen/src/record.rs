@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    course::Course,
     dispatch::{Scheduled, Ticket},
     failure::{Failure, FailureClass},
     latency::{Latencies, Stamps},
@@ -14,9 +15,6 @@ use crate::{
 
 /// A failure's detail is cut to this many characters.
 const SAMPLE_LEN_MAX: usize = 160;
-
-/// The stretches that a run is judged by: see [`crate::verdict`].
-pub const WINDOWS: usize = 20;
 
 /// Why a latency is a lower bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,25 +89,6 @@ impl Counts {
     }
 }
 
-/// One stretch of the measured time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Requests whose latency was recorded in it.
-    pub requests: u64,
-    /// Sum of their response times.
-    pub response_sum_ns: u64,
-    /// Sum of their generator lags.
-    pub lag_generator_sum_ns: u64,
-    /// The least that the schedule was behind at any look; `u64::MAX` if nobody looked.
-    pub behind_min_ns: u64,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self { requests: 0, response_sum_ns: 0, lag_generator_sum_ns: 0, behind_min_ns: u64::MAX }
-    }
-}
-
 /// How one request ended, as the recorder has to know it.
 #[derive(Debug)]
 pub struct Completion {
@@ -141,22 +120,20 @@ pub struct Record {
     /// The first failure of each class.
     pub samples: BTreeMap<FailureClass, String>,
     /// The course of the run.
-    pub windows: [Window; WINDOWS],
-    /// The window that is being filled.
-    pub window: usize,
+    pub course: Course,
 }
 
 impl Record {
-    /// An empty record. Its memory does not grow with the number of requests.
-    pub fn new() -> Self {
+    /// An empty record of a run whose course has windows of `window_ns`. Its memory does not grow with the number of
+    /// requests.
+    pub fn new(window_ns: u64) -> Self {
         Self {
             warmup: Counts::default(),
             measured: Counts::default(),
             latencies: Latencies::new(),
             censored: Censored::default(),
             samples: BTreeMap::new(),
-            windows: [Window::default(); WINDOWS],
-            window: 0,
+            course: Course::new(window_ns),
         }
     }
 
@@ -228,32 +205,18 @@ impl Record {
         for (class, sample) in &other.samples {
             self.samples.entry(*class).or_insert_with(|| sample.clone());
         }
-        for (window, other) in self.windows.iter_mut().zip(&other.windows) {
-            window.requests += other.requests;
-            window.response_sum_ns += other.response_sum_ns;
-            window.lag_generator_sum_ns += other.lag_generator_sum_ns;
-            window.behind_min_ns = window.behind_min_ns.min(other.behind_min_ns);
-        }
+        self.course.merge(&other.course);
     }
 
     fn add_latency(&mut self, stamps: Stamps) {
         self.latencies.add(stamps);
-        let window = &mut self.windows[self.window];
-        window.requests += 1;
-        window.response_sum_ns += stamps.response_ns();
-        window.lag_generator_sum_ns += stamps.lag_generator_ns();
+        self.course.add(stamps.response_ns(), stamps.lag_generator_ns());
     }
 
     fn keep_sample(&mut self, failure: &Failure) {
         self.samples
             .entry(failure.class)
             .or_insert_with(|| failure.detail.chars().take(SAMPLE_LEN_MAX).collect());
-    }
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -283,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_timeout_is_an_error_with_a_latency_that_is_a_lower_bound() {
-        let mut record = Record::new();
+        let mut record = Record::new(1);
         record.complete(failed(FailureClass::Timeout, STAMPS));
         assert_eq!(record.measured.errors[&FailureClass::Timeout], 1);
         assert_eq!(record.censored, Censored { timeout: 1, ..Censored::default() });
@@ -292,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_failed_request_is_counted_and_has_no_latency() {
-        let mut record = Record::new();
+        let mut record = Record::new(1);
         record.complete(failed(FailureClass::ResetMidBody, STAMPS));
         record.measured.scheduled = Scheduled { scheduled: 1, unsent: 0 };
         assert!(record.measured.is_conserved());
@@ -302,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_warmup_is_counted_apart() {
-        let mut record = Record::new();
+        let mut record = Record::new(1);
         record.complete(Completion { measured: false, ..ok(STAMPS) });
         assert_eq!((record.warmup.ok, record.measured.ok), (1, 0));
         assert_eq!(record.latencies.response.count(), 0);
@@ -310,7 +273,7 @@ mod tests {
 
     #[test]
     fn conservation_notices_a_lost_request() {
-        let mut record = Record::new();
+        let mut record = Record::new(1);
         record.complete(ok(STAMPS));
         record.measured.scheduled = Scheduled { scheduled: 2, unsent: 0 };
         assert!(!record.measured.is_conserved());
@@ -325,7 +288,7 @@ mod tests {
             unsent in proptest::collection::vec((0..1_u64 << 30, 0..1_u64 << 30), 0..10),
             split: prop::sample::Index,
         ) {
-            let mut workers = [Record::new(), Record::new()];
+            let mut workers = [Record::new(1), Record::new(1)];
             let split = split.index(requests.len() + 1);
             for (index, (intended_ns, lag_connection_ns, lag, service)) in requests.iter().copied().enumerate() {
                 let started_ns = intended_ns + lag_connection_ns + lag;
@@ -341,7 +304,7 @@ mod tests {
             prop_assert_eq!(merged.latencies.service.count(), requests.len() as u64);
             prop_assert_eq!(merged.latencies.response.count(), (requests.len() + unsent.len()) as u64);
             prop_assert_eq!(merged.measured.ok, requests.len() as u64);
-            let in_windows: u64 = merged.windows.iter().map(|window| window.requests).sum();
+            let in_windows: u64 = merged.course.windows().iter().map(|window| window.requests).sum();
             prop_assert_eq!(in_windows, requests.len() as u64);
         }
     }

@@ -1,11 +1,10 @@
 //! Without one controller for all workers, they would neither start at the same instant nor stop on a signal.
 
 use std::{
-    io,
-    net::{SocketAddr, ToSocketAddrs},
+    io::{self, IsTerminal as _},
     sync::Arc,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::Method;
@@ -15,11 +14,14 @@ use tokio::{
 };
 
 use crate::{
-    clock::{NANOS_PER_SECOND, monotonic_ns},
+    addresses::Addresses,
+    board::Board,
+    clock::monotonic_ns,
+    course::WINDOWS,
     engine::request::RequestTemplate,
     engine::{Job, Link},
     failure::Failure,
-    live::{LiveCell, Progress, ProgressLine, Snapshot},
+    live::{Progress, ProgressLine},
     plan::Plan,
     record::Record,
     schedule::Schedule,
@@ -32,6 +34,19 @@ const START_MARGIN_NS: u64 = 5_000_000;
 /// Time between two progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same where the lines of an endless run pile up in a log.
+const PROGRESS_INTERVAL_LOGGED: Duration = Duration::from_secs(10);
+
+/// Time between two lines that say what an endless run waits for.
+const WAITING_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long an endless run waits for a connection: an address that is gone does not answer, and the name may have got
+/// another one meanwhile.
+const ENDLESS_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// First length of the windows of a run whose length is not known.
+const WINDOW_NS: u64 = 100_000_000;
+
 /// A run as it went.
 #[derive(Debug)]
 pub struct Outcome {
@@ -41,6 +56,8 @@ pub struct Outcome {
     pub record: Record,
     /// Measured time: from the end of the warm-up to the end of the schedule or the last response.
     pub elapsed_ns: u64,
+    /// Requests per second that were due, on average; `None` in closed loop.
+    pub offered_rate: Option<f64>,
     /// CPU time of all worker threads, without `spun_ns`.
     pub cpu_ns: u64,
     /// CPU time that the pacers spent on waiting for the next instant.
@@ -51,8 +68,15 @@ pub struct Outcome {
     pub starved: f64,
     /// The highest share of its time that a worker's event loop did not turn although it was due to.
     pub stalled: f64,
-    /// The signal that cut the run short.
+    /// The signal that ended the run.
     pub interrupted: Option<Interrupt>,
+}
+
+impl Outcome {
+    /// The signal that cut the run short; an endless run is whole when a signal ends it.
+    pub fn cut_short_by(&self) -> Option<Interrupt> {
+        self.interrupted.filter(|_| !self.plan.is_endless())
+    }
 }
 
 /// Signals that end a run early.
@@ -114,18 +138,34 @@ pub enum RunError {
 /// # Errors
 /// If the run could not begin. What goes wrong later is part of the outcome.
 pub fn execute(plan: Plan, progress: Progress) -> Result<Outcome, RunError> {
-    let addresses = resolve(&plan)?;
-    let shared = Arc::new(share(plan, addresses));
+    let board = Arc::new(Board::new(&plan));
+    execute_on(plan, progress, board)
+}
+
+/// The same, seen by others on `board`, which has been made for this plan.
+///
+/// # Errors
+/// If the run could not begin.
+pub fn execute_on(plan: Plan, progress: Progress, board: Arc<Board>) -> Result<Outcome, RunError> {
+    let shared = Arc::new(Shared::new(plan, board));
+    if !shared.endless {
+        shared.addresses.ask_now().map_err(|cause| {
+            let host = shared.plan.target.host.clone();
+            RunError::Resolve { host, cause }
+        })?;
+    }
     let (phase, phase_seen) = watch::channel(Phase::Connect);
-    let (connected, connected_seen) = mpsc::channel(shared.plan.threads.get());
+    let (news, news_seen) = mpsc::channel(shared.plan.threads.get());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let workers = spawn(&shared, &phase_seen, &connected)?;
+    let workers = spawn(&shared, &phase_seen, &news)?;
     // The workers hold the only senders from here on: the channel closes when the last one ends.
-    drop(connected);
+    drop(news);
     let line = ProgressLine::new(progress);
-    let leader = Controller { shared: &shared, phase, line, interrupted: None, start_ns: None };
-    let controlled = runtime.block_on(leader.control(connected_seen));
+    let leader =
+        Controller { shared: &shared, phase, line, interrupted: None, start_ns: None, waiting_said: None };
+    let controlled = runtime.block_on(leader.control(news_seen));
     let reports = join(workers);
+    shared.board.stopped();
     let (start_ns, interrupted) = controlled?;
     Ok(outcome(&shared, &reports?, start_ns, interrupted))
 }
@@ -136,8 +176,10 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     pub(crate) schedule: Schedule,
     pub(crate) job: Arc<Job>,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) live: Vec<LiveCell>,
+    pub(crate) board: Arc<Board>,
+    /// True if only a signal ends the run.
+    pub(crate) endless: bool,
+    addresses: Addresses,
 }
 
 /// What the controller tells the workers.
@@ -148,42 +190,54 @@ pub(crate) enum Phase {
     Stop,
 }
 
-/// What a worker tells the controller when it has opened its connections.
+/// What a worker tells the controller before the start.
 #[derive(Debug)]
-pub(crate) struct Connected {
-    pub(crate) opened: usize,
-    pub(crate) failure: Option<Failure>,
+pub(crate) enum News {
+    /// All its connections have been tried, and so many are open.
+    Connected { opened: usize, failure: Option<Failure> },
+    /// Nobody is there yet, and it goes on trying.
+    Waiting(Failure),
 }
 
 impl Shared {
+    fn new(plan: Plan, board: Arc<Board>) -> Self {
+        let body = plan.body.clone();
+        let template = RequestTemplate::new(&plan.head, &body.sizes());
+        let schedule = plan.schedule();
+        Self {
+            endless: schedule.is_endless(),
+            schedule,
+            job: Arc::new(Job { template, body, check: plan.check }),
+            addresses: Addresses::new(&plan.target),
+            board,
+            plan,
+        }
+    }
+
     /// Opens one connection, one of those that `opening` permits at a time.
     pub(crate) async fn open(&self, opening: &Semaphore) -> Result<Link, Failure> {
-        // The semaphore is never closed; without a permit the attempt just is not limited.
-        let _permit = opening.acquire().await.ok();
         let to_head_request = self.plan.head.method == Method::HEAD;
-        Link::open(&self.addresses, self.plan.timeout, to_head_request).await
+        let attempt = async {
+            // The semaphore is never closed; without a permit the attempt just is not limited.
+            let _permit = opening.acquire().await.ok();
+            Link::open(&self.addresses.get().await?, self.connect_timeout(), to_head_request).await
+        };
+        let opened = attempt.await;
+        if opened.is_err() {
+            self.addresses.refresh().await;
+        }
+        opened
     }
-}
 
-fn resolve(plan: &Plan) -> Result<Vec<SocketAddr>, RunError> {
-    let error = |cause| RunError::Resolve { host: plan.target.host.clone(), cause };
-    let addresses: Vec<_> =
-        (plan.target.host.as_str(), plan.target.port).to_socket_addrs().map_err(error)?.collect();
-    if addresses.is_empty() {
-        return Err(error(io::ErrorKind::NotFound.into()));
+    /// An empty record for one worker.
+    pub(crate) fn record(&self) -> Record {
+        let measured_ns =
+            self.schedule.last_due_ns().map(|last| last.saturating_sub(self.plan.warmup_ns()) + 1);
+        Record::new(measured_ns.map_or(WINDOW_NS, |measured_ns| measured_ns.div_ceil(WINDOWS as u64)))
     }
-    Ok(addresses)
-}
 
-fn share(plan: Plan, addresses: Vec<SocketAddr>) -> Shared {
-    let body = plan.body.clone();
-    let template = RequestTemplate::new(&plan.head, &body.sizes());
-    Shared {
-        schedule: plan.schedule(),
-        job: Arc::new(Job { template, body, check: plan.check }),
-        addresses,
-        live: (0..plan.threads.get()).map(|_| LiveCell::default()).collect(),
-        plan,
+    fn connect_timeout(&self) -> Duration {
+        if self.endless { self.plan.timeout.min(ENDLESS_CONNECT_TIMEOUT) } else { self.plan.timeout }
     }
 }
 
@@ -192,14 +246,14 @@ type WorkerThread = JoinHandle<io::Result<WorkerReport>>;
 fn spawn(
     shared: &Arc<Shared>,
     phase: &watch::Receiver<Phase>,
-    connected: &mpsc::Sender<Connected>,
+    news: &mpsc::Sender<News>,
 ) -> io::Result<Vec<WorkerThread>> {
     (0..shared.plan.threads.get())
         .map(|index| {
-            let (shared, phase, connected) = (Arc::clone(shared), phase.clone(), connected.clone());
+            let (shared, phase, news) = (Arc::clone(shared), phase.clone(), news.clone());
             std::thread::Builder::new()
                 .name(format!("loadgen-{index}"))
-                .spawn(move || worker::run(&shared, index, phase, &connected))
+                .spawn(move || worker::run(&shared, index, phase, &news))
         })
         .collect()
 }
@@ -218,28 +272,28 @@ struct Controller<'a> {
     line: ProgressLine,
     interrupted: Option<Interrupt>,
     start_ns: Option<u64>,
+    /// When it was last said what the run waits for.
+    waiting_said: Option<Instant>,
 }
 
 impl Controller<'_> {
     /// Starts the run when all workers are connected, shows its progress, stops it on a signal, and returns
     /// its start when the last worker is done.
-    async fn control(
-        mut self,
-        mut connected: mpsc::Receiver<Connected>,
-    ) -> Result<(u64, Option<Interrupt>), RunError> {
+    async fn control(mut self, mut news: mpsc::Receiver<News>) -> Result<(u64, Option<Interrupt>), RunError> {
         let mut sigint = signal(SignalKind::interrupt())?;
         let mut sigterm = signal(SignalKind::terminate())?;
-        let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
-        let mut arrived = Vec::new();
+        let mut progress = tokio::time::interval(self.progress_interval());
+        let (mut arrived, mut opened, mut failure) = (0, 0, None);
         loop {
             tokio::select! {
-                news = connected.recv() => match news {
+                news = news.recv() => match news {
                     // Each worker holds its sender until it ends.
                     None => break,
-                    Some(news) => {
-                        arrived.push(news);
-                        if arrived.len() == self.shared.plan.threads.get() {
-                            self.start(&mut arrived)?;
+                    Some(News::Waiting(failure)) => self.say_waiting(&failure),
+                    Some(News::Connected { opened: more, failure: last }) => {
+                        (arrived, opened, failure) = (arrived + 1, opened + more, failure.or(last));
+                        if arrived == self.shared.plan.threads.get() {
+                            self.start(opened, failure.take())?;
                             progress.reset();
                         }
                     }
@@ -258,32 +312,48 @@ impl Controller<'_> {
     }
 
     /// Sets the common start, unless there is nobody to talk to.
-    fn start(&mut self, arrived: &mut Vec<Connected>) -> Result<(), RunError> {
-        let opened: usize = arrived.iter().map(|connected| connected.opened).sum();
-        let failure = arrived.drain(..).find_map(|connected| connected.failure);
+    fn start(&mut self, opened: usize, failure: Option<Failure>) -> Result<(), RunError> {
         if self.interrupted.is_some() {
             return Ok(());
         }
         if let (0, Some(failure)) = (opened, failure) {
             self.phase.send_replace(Phase::Stop);
-            let target = format!("{}:{}", self.shared.plan.target.host, self.shared.plan.target.port);
-            return Err(RunError::NoConnection { target, failure });
+            return Err(RunError::NoConnection { target: self.target(), failure });
         }
         let start_ns = monotonic_ns() + START_MARGIN_NS;
         self.start_ns = Some(start_ns);
+        self.shared.board.started(start_ns);
         self.phase.send_replace(Phase::Run { start_ns });
         Ok(())
     }
 
     fn interrupt(&mut self, interrupt: Interrupt) {
         self.interrupted = self.interrupted.or(Some(interrupt));
+        self.shared.board.stopped();
         self.phase.send_replace(Phase::Stop);
+    }
+
+    /// Says now and then why nothing happens.
+    fn say_waiting(&mut self, failure: &Failure) {
+        if self.waiting_said.is_none_or(|said| said.elapsed() >= WAITING_INTERVAL) {
+            self.waiting_said = Some(Instant::now());
+            self.line.say(&format!("waiting for {}: {}", self.target(), failure.detail));
+        }
+    }
+
+    fn target(&self) -> String {
+        format!("{}:{}", self.shared.plan.target.host, self.shared.plan.target.port)
+    }
+
+    fn progress_interval(&self) -> Duration {
+        let piles_up = self.shared.endless && !io::stderr().is_terminal();
+        if piles_up { PROGRESS_INTERVAL_LOGGED } else { PROGRESS_INTERVAL }
     }
 
     fn show(&mut self) {
         if let Some(start_ns) = self.start_ns {
             let at = Duration::from_nanos(monotonic_ns().saturating_sub(start_ns));
-            self.line.show(at, Snapshot::sum(&self.shared.live));
+            self.line.show(at, self.shared.board.sum());
         }
     }
 }
@@ -299,7 +369,7 @@ fn outcome(
         reports.iter().map(fraction).fold(0.0, f64::max)
     };
     let end_ns = end_ns(shared, reports, start_ns, interrupted);
-    let mut record = Record::new();
+    let mut record = shared.record();
     for report in reports {
         record.merge(&report.record);
     }
@@ -307,6 +377,7 @@ fn outcome(
         plan: shared.plan.clone(),
         record,
         elapsed_ns: end_ns.saturating_sub(start_ns + shared.plan.warmup_ns()),
+        offered_rate: shared.schedule.mean_rate(end_ns.saturating_sub(start_ns)),
         cpu_ns: reports.iter().map(|report| report.cpu_ns).sum(),
         spun_ns: reports.iter().map(|report| report.spun_ns).sum(),
         busiest_cpu: highest(|report| report.cpu_ns),
@@ -323,7 +394,5 @@ fn end_ns(shared: &Shared, reports: &[WorkerReport], start_ns: u64, interrupted:
         let wall_ns = reports.iter().map(|report| report.wall_ns).max().unwrap_or(0);
         return start_ns + wall_ns;
     }
-    let gap_ns = shared.plan.rate().map_or(0, |rate| NANOS_PER_SECOND / rate);
-    let scheduled_ns = shared.schedule.last_due_ns().map_or(0, |last| start_ns + last + gap_ns);
-    last_finished_ns.max(scheduled_ns)
+    last_finished_ns.max(shared.schedule.end_ns().map_or(0, |end| start_ns + end))
 }

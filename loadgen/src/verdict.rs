@@ -5,11 +5,7 @@
 
 use serde::Serialize;
 
-use crate::{
-    plan::Plan,
-    record::{WINDOWS, Window},
-    run::Outcome,
-};
+use crate::{course::Window, run::Outcome};
 
 /// p99 needs ten values above it.
 const SAMPLES_MIN: u64 = 1_000;
@@ -51,6 +47,10 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All verdicts.
+    pub const ALL: [Self; 4] =
+        [Self::Valid, Self::ClientLimited, Self::ServerOverloaded, Self::TooFewSamples];
+
     /// The name in reports and JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -74,8 +74,8 @@ pub struct Judgement {
 /// The figures that a verdict rests on.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// Offered rate; `None` in closed loop.
-    pub rate: Option<u64>,
+    /// Offered rate, on average; `None` in closed loop.
+    pub rate: Option<f64>,
     /// Requests that ended, per second of the measured time.
     pub achieved_rate: f64,
     /// Latencies recorded.
@@ -95,7 +95,7 @@ pub struct Evidence {
     /// Generator lag, if it has a p99.
     pub lag_generator_p99_ns: Option<u64>,
     /// The course of the run.
-    pub windows: [Window; WINDOWS],
+    pub windows: Vec<Window>,
 }
 
 impl Evidence {
@@ -104,7 +104,7 @@ impl Evidence {
         let record = &outcome.record;
         let latencies = &record.latencies;
         Self {
-            rate: Plan::rate(&outcome.plan),
+            rate: outcome.offered_rate,
             achieved_rate: outcome.achieved_rate(),
             samples: latencies.response.count(),
             // What a signal kept from being sent is nobody's fault.
@@ -115,7 +115,7 @@ impl Evidence {
             stalled: outcome.stalled,
             response_p99_ns: latencies.response.quantile_ns(0.99),
             lag_generator_p99_ns: latencies.lag_generator.quantile_ns(0.99),
-            windows: record.windows,
+            windows: record.course.windows().to_vec(),
         }
     }
 }
@@ -173,7 +173,7 @@ fn client_limit(evidence: &Evidence) -> Option<String> {
     }
     (overloaded && evidence.busiest_cpu >= CPU_MAX).then(|| {
         format!(
-            "{:.0} of {rate} req/s were achieved while a client thread was on its CPU for {:.0} % of the run; \
+            "{:.0} of {rate:.0} req/s were achieved while a client thread was on its CPU for {:.0} % of the run; \
              give loadgen more --threads or cores.",
             evidence.achieved_rate,
             evidence.busiest_cpu * 100.0
@@ -196,7 +196,7 @@ fn overload(evidence: &Evidence) -> Option<String> {
     let achieved = evidence.achieved_rate;
     if evidence.unsent > 0 {
         return Some(format!(
-            "{achieved:.0} of {rate} req/s were achieved with every connection busy, and {} requests were \
+            "{achieved:.0} of {rate:.0} req/s were achieved with every connection busy, and {} requests were \
              never sent.",
             evidence.unsent
         ));
@@ -204,10 +204,10 @@ fn overload(evidence: &Evidence) -> Option<String> {
     let course = behind_by_quarter(&evidence.windows);
     let behind_max_ns = BEHIND_PART_MAX * evidence.elapsed_ns as f64;
     let grows = course[1] < course[2] && course[2] < course[3] && course[3] as f64 > behind_max_ns;
-    let falls_short = achieved < ACHIEVED_PART_MIN * rate as f64;
+    let falls_short = achieved < ACHIEVED_PART_MIN * rate;
     (grows || falls_short).then(|| {
         format!(
-            "{achieved:.0} of {rate} req/s were achieved with every connection busy; the schedule was never \
+            "{achieved:.0} of {rate:.0} req/s were achieved with every connection busy; the schedule was never \
              less behind than {}, {}, {} and {} in the four quarters of the run.",
             milliseconds(Some(course[0])),
             milliseconds(Some(course[1])),
@@ -219,13 +219,13 @@ fn overload(evidence: &Evidence) -> Option<String> {
 
 /// The least that the schedule was behind in each quarter. A stall that the server recovers from leaves no
 /// trace here; a load that it cannot carry grows from quarter to quarter.
-fn behind_by_quarter(windows: &[Window; WINDOWS]) -> [u64; 4] {
-    let mut course = [0; 4];
-    for (quarter, windows) in course.iter_mut().zip(windows.chunks(WINDOWS / 4)) {
+fn behind_by_quarter(windows: &[Window]) -> [u64; 4] {
+    let bound = |quarter: usize| quarter * windows.len() / 4;
+    [0, 1, 2, 3].map(|quarter| {
+        let windows = &windows[bound(quarter)..bound(quarter + 1)];
         let least = windows.iter().map(|window| window.behind_min_ns).min();
-        *quarter = least.filter(|behind| *behind != u64::MAX).unwrap_or(0);
-    }
-    course
+        least.filter(|behind| *behind != u64::MAX).unwrap_or(0)
+    })
 }
 
 fn valid(evidence: &Evidence) -> String {
@@ -238,7 +238,7 @@ fn valid(evidence: &Evidence) -> String {
         );
     };
     format!(
-        "{:.0} of {rate} req/s were achieved on schedule; generator lag p99 is {} beside a response p99 of {}; \
+        "{:.0} of {rate:.0} req/s were achieved on schedule; generator lag p99 is {} beside a response p99 of {}; \
          the busiest client thread was on its CPU for {cpu:.0} % of the run.",
         evidence.achieved_rate,
         milliseconds(evidence.lag_generator_p99_ns),
@@ -253,19 +253,22 @@ fn milliseconds(ns: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::course::WINDOWS;
 
     const MS: u64 = 1_000_000;
+
+    const MS_SUM: u128 = 1_000_000;
 
     /// 10 s at 1,000/s, answered in 1 ms, sent 50 us late.
     fn calm() -> Evidence {
         let window = Window {
             requests: 500,
-            response_sum_ns: 500 * MS,
+            response_sum_ns: 500 * MS_SUM,
             lag_generator_sum_ns: 500 * 50_000,
             behind_min_ns: 0,
         };
         Evidence {
-            rate: Some(1_000),
+            rate: Some(1_000.0),
             achieved_rate: 999.9,
             samples: 10_000,
             unsent: 0,
@@ -275,7 +278,7 @@ mod tests {
             stalled: 0.0,
             response_p99_ns: Some(2 * MS),
             lag_generator_p99_ns: Some(80_000),
-            windows: [window; WINDOWS],
+            windows: vec![window; WINDOWS],
         }
     }
 
@@ -294,8 +297,8 @@ mod tests {
     fn a_few_stalls_of_the_machine_do_not_decide() {
         let mut evidence = calm();
         for window in &mut evidence.windows[3..9] {
-            window.lag_generator_sum_ns = 500 * 20 * MS;
-            window.response_sum_ns = 500 * 21 * MS;
+            window.lag_generator_sum_ns = 500 * 20 * MS_SUM;
+            window.response_sum_ns = 500 * 21 * MS_SUM;
         }
         // A stall at the very end leaves the schedule behind there, once.
         evidence.windows[19].behind_min_ns = 300 * MS;
@@ -338,8 +341,8 @@ mod tests {
     fn lag_through_most_of_the_run_is_the_clients() {
         let mut evidence = calm();
         for window in &mut evidence.windows[..11] {
-            window.lag_generator_sum_ns = 500 * 2 * MS;
-            window.response_sum_ns = 500 * 3 * MS;
+            window.lag_generator_sum_ns = 500 * 2 * MS_SUM;
+            window.response_sum_ns = 500 * 3 * MS_SUM;
         }
         assert_eq!(name(&evidence), Verdict::ClientLimited);
     }

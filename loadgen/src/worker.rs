@@ -19,18 +19,18 @@ use tokio::{
 };
 
 use crate::{
+    board::Notice,
     body::RunId,
-    clock::{monotonic_ns, thread_cpu_ns, thread_wait_ns},
-    connection,
+    clock::monotonic_ns,
+    connection::{self, Backoff},
     dispatch::{Dispatch, Next, Ticket},
     engine::{Job, Link, RECEIVE_BUFFER_LEN},
     failure::Failure,
     latency::Stamps,
-    live::Snapshot,
     pacer::Pacer,
-    patrol::Patrol,
+    patrol::{Patrol, Usage},
     record::{Completion, Record},
-    run::{Connected, Phase, Shared},
+    run::{News, Phase, Shared},
     schedule::Lane,
 };
 
@@ -65,10 +65,13 @@ pub(crate) struct Worker {
     /// The buffer that all connections read into, one after the other.
     pub(crate) receive: RefCell<Box<[u8]>>,
     shared: Arc<Shared>,
+    /// Its number among the workers.
+    index: usize,
     opening: Rc<Semaphore>,
     dispatch: RefCell<Dispatch>,
     slots: RefCell<Vec<Slot>>,
     record: RefCell<Record>,
+    connections_open: Rc<Cell<u64>>,
     last_finished_ns: Cell<u64>,
     spun_ns: Cell<u64>,
     /// Set whenever a connection is polled, which tells the pacer's waiting from work.
@@ -76,6 +79,18 @@ pub(crate) struct Worker {
     /// Set while the pacer waits for a connection to come idle.
     pacer_parked: Cell<bool>,
     connection_idle: Notify,
+}
+
+/// A connection that is counted as open until it is dropped.
+pub(crate) struct OpenLink {
+    pub(crate) link: Link,
+    open: Rc<Cell<u64>>,
+}
+
+impl Drop for OpenLink {
+    fn drop(&mut self) {
+        self.open.update(|open| open - 1);
+    }
 }
 
 /// What the worker knows about one of its connections.
@@ -93,24 +108,26 @@ pub(crate) fn run(
     shared: &Arc<Shared>,
     index: usize,
     mut phase: watch::Receiver<Phase>,
-    connected: &mpsc::Sender<Connected>,
+    news: &mpsc::Sender<News>,
 ) -> io::Result<WorkerReport> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let threads = shared.plan.threads;
         let connections = (index..shared.plan.connections).step_by(threads.get()).count();
         let opening = Rc::new(Semaphore::new(OPENING_MAX));
-        let links = open_all(shared, &opening, connections, &mut phase, connected).await;
+        let links = open_all(shared, &opening, connections, &mut phase, news).await;
         // The controller closes the channel's other end only after it has told the phase.
         while *phase.borrow_and_update() == Phase::Connect {
             if phase.changed().await.is_err() {
                 break;
             }
         }
-        let Phase::Run { start_ns } = *phase.borrow() else { return Ok(WorkerReport::empty()) };
+        let Phase::Run { start_ns } = *phase.borrow() else {
+            return Ok(WorkerReport::empty(shared));
+        };
         let lane = shared.schedule.lane(index as u64, shared.plan.threads_u64());
-        let worker = Rc::new(Worker::new(Arc::clone(shared), opening, lane, start_ns, connections));
-        worker.measure(index, start_ns, links, phase).await
+        let worker = Rc::new(Worker::new(Arc::clone(shared), index, opening, lane, start_ns, connections));
+        worker.measure(start_ns, links, phase).await
     })
 }
 
@@ -120,14 +137,17 @@ async fn open_all(
     opening: &Rc<Semaphore>,
     connections: usize,
     phase: &mut watch::Receiver<Phase>,
-    connected: &mpsc::Sender<Connected>,
+    news: &mpsc::Sender<News>,
 ) -> Vec<Option<Link>> {
+    let mut links = Vec::with_capacity(connections);
+    if shared.endless {
+        links.extend(first_link(shared, opening, phase, news).await.map(Some));
+    }
     let mut attempts = JoinSet::new();
-    for _ in 0..connections {
+    for _ in links.len()..connections {
         let (shared, opening) = (Arc::clone(shared), Rc::clone(opening));
         attempts.spawn_local(async move { shared.open(&opening).await });
     }
-    let mut links = Vec::with_capacity(connections);
     let mut failure = None;
     while let Some(attempt) = tokio::select! {
         attempt = attempts.join_next() => attempt,
@@ -143,14 +163,39 @@ async fn open_all(
     let opened = links.len();
     links.resize_with(connections, || None);
     // The receiver is gone only if the controller gave up, and then nobody wants to know.
-    connected.send(Connected { opened, failure }).await.unwrap_or_default();
+    news.send(News::Connected { opened, failure }).await.unwrap_or_default();
     links
 }
 
+/// An endless run waits for a server that is not there yet: tries one connection until it is open. `None` if the run
+/// ends before.
+async fn first_link(
+    shared: &Arc<Shared>,
+    opening: &Rc<Semaphore>,
+    phase: &mut watch::Receiver<Phase>,
+    news: &mpsc::Sender<News>,
+) -> Option<Link> {
+    let patience = async {
+        let mut backoff = Backoff::new();
+        loop {
+            match shared.open(opening).await {
+                Ok(link) => break link,
+                // The receiver is gone only if the controller gave up, and then nobody wants to know.
+                Err(failure) => news.send(News::Waiting(failure)).await.unwrap_or_default(),
+            }
+            backoff.wait().await;
+        }
+    };
+    tokio::select! {
+        link = patience => Some(link),
+        _ = phase.changed() => None,
+    }
+}
+
 impl WorkerReport {
-    fn empty() -> Self {
+    fn empty(shared: &Shared) -> Self {
         Self {
-            record: Record::new(),
+            record: shared.record(),
             cpu_ns: 0,
             spun_ns: 0,
             wall_ns: 0,
@@ -164,6 +209,7 @@ impl WorkerReport {
 impl Worker {
     fn new(
         shared: Arc<Shared>,
+        index: usize,
         opening: Rc<Semaphore>,
         lane: Lane,
         start_ns: u64,
@@ -173,11 +219,13 @@ impl Worker {
             job: Arc::clone(&shared.job),
             run_id: RunId::from_seed(shared.plan.seed),
             receive: RefCell::new(vec![0; RECEIVE_BUFFER_LEN].into()),
-            shared,
             opening,
             dispatch: RefCell::new(Dispatch::new(lane, start_ns)),
             slots: RefCell::new((0..connections).map(|_| Slot::default()).collect()),
-            record: RefCell::new(Record::new()),
+            record: RefCell::new(shared.record()),
+            shared,
+            index,
+            connections_open: Rc::default(),
             last_finished_ns: Cell::new(0),
             spun_ns: Cell::new(0),
             worked: Cell::new(false),
@@ -189,7 +237,6 @@ impl Worker {
     /// Runs all connections until the schedule is done and everything is answered, or the time for that is up.
     async fn measure(
         self: Rc<Self>,
-        index: usize,
         start_ns: u64,
         links: Vec<Option<Link>>,
         mut phase: watch::Receiver<Phase>,
@@ -200,7 +247,6 @@ impl Worker {
         for (connection, link) in links.into_iter().enumerate() {
             connections.spawn_local(connection::drive(Rc::clone(&self), connection, link));
         }
-        let (cpu_before_ns, wait_before_ns) = (thread_cpu_ns(), thread_wait_ns());
         let mut patrol = Patrol::new(&self.shared, start_ns);
         let mut stopping = false;
         loop {
@@ -216,7 +262,7 @@ impl Worker {
                     None => {}
                 },
                 _ = patrol.interval.tick() => {
-                    if patrol.look(&self, index) {
+                    if patrol.look(&self) {
                         break;
                     }
                 }
@@ -230,14 +276,17 @@ impl Worker {
             }
         }
         let end_ns = monotonic_ns();
-        self.publish(index, end_ns);
+        let (usage, record) = (patrol.usage(), self.take_record(end_ns));
+        let mut notice = Notice::of(&record);
+        usage.note(self.spun_ns.get(), &mut notice);
+        self.shared.board.put_last(self.index, &notice);
         Ok(WorkerReport {
-            record: self.take_record(end_ns),
-            cpu_ns: (thread_cpu_ns() - cpu_before_ns).saturating_sub(self.spun_ns.get()),
+            record,
+            cpu_ns: notice.cpu_ns,
             spun_ns: self.spun_ns.get(),
             wall_ns: end_ns.saturating_sub(start_ns),
-            waited_ns: thread_wait_ns().zip(wait_before_ns).map_or(0, |(after, before)| after - before),
-            stalled_ns: patrol.stalled_ns,
+            waited_ns: usage.waited_ns,
+            stalled_ns: usage.stalled_ns,
             last_finished_ns: self.last_finished_ns.get(),
         })
     }
@@ -351,13 +400,9 @@ impl Worker {
         self.slots.borrow().iter().for_each(Slot::wake);
     }
 
-    /// Puts the requests that complete from now on into window `window`, in which the schedule is behind.
-    pub(crate) fn observe(&self, window: usize, now_ns: u64) {
-        let mut record = self.record.borrow_mut();
-        record.window = window;
-        let behind_ns = self.dispatch.borrow().behind_ns(now_ns);
-        let least_ns = &mut record.windows[window].behind_min_ns;
-        *least_ns = behind_ns.min(*least_ns);
+    /// Notes how far the schedule is behind when the measured time is `elapsed_ns` old.
+    pub(crate) fn observe(&self, elapsed_ns: u64, now_ns: u64) {
+        self.record.borrow_mut().course.look(elapsed_ns, self.dispatch.borrow().behind_ns(now_ns));
     }
 
     /// Ends every request that has been under way for longer than `timeout_ns`.
@@ -371,21 +416,31 @@ impl Worker {
         }
     }
 
-    pub(crate) fn publish(&self, index: usize, now_ns: u64) {
+    /// Puts up what has happened so far.
+    pub(crate) fn publish(&self, now_ns: u64, usage: &Usage) {
         let in_flight = self.slots.borrow().iter().filter(|slot| slot.in_flight.is_some()).count() as u64;
-        let record = self.record.borrow();
-        let phases = [&record.warmup, &record.measured];
-        self.shared.live[index].publish(Snapshot {
-            ok: phases.iter().map(|counts| counts.ok).sum(),
-            failed: phases.iter().map(|counts| counts.failed()).sum(),
-            in_flight,
-            backlog: self.dispatch.borrow().backlog(now_ns),
-        });
+        let dispatch = self.dispatch.borrow();
+        let mut notice = Notice::of(&self.record.borrow());
+        notice.scheduled = dispatch.due(now_ns);
+        notice.sent += in_flight;
+        notice.in_flight = in_flight;
+        // What was handed over a moment ago and is not being written yet waits, too.
+        notice.backlog = notice.scheduled.saturating_sub(notice.sent);
+        notice.connections_open = self.connections_open.get();
+        notice.behind_ns = dispatch.behind_ns(now_ns);
+        usage.note(self.spun_ns.get(), &mut notice);
+        self.shared.board.put(self.index, &notice);
+    }
+
+    /// Counts `link` among the open connections for as long as it lives.
+    pub(crate) fn counted(&self, link: Link) -> OpenLink {
+        self.connections_open.update(|open| open + 1);
+        OpenLink { link, open: Rc::clone(&self.connections_open) }
     }
 
     /// Closes the books: what is in flight and what was never sent is recorded as that.
     fn take_record(&self, end_ns: u64) -> Record {
-        let mut record = self.record.take();
+        let mut record = self.record.replace(self.shared.record());
         let dispatch = self.dispatch.borrow();
         (record.warmup.scheduled, record.measured.scheduled) = dispatch.scheduled();
         dispatch.each_unsent(end_ns, |intended_ns, lag_connection_ns| {

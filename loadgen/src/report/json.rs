@@ -66,7 +66,7 @@ impl JsonFile {
 pub struct JsonReport<'a> {
     schema_version: u32,
     loadgen_version: &'static str,
-    /// True if a signal cut the run short.
+    /// True if a signal cut the run short; an endless run is whole.
     partial: bool,
     exit_code: u8,
     config: Config<'a>,
@@ -74,7 +74,7 @@ pub struct JsonReport<'a> {
     warmup: JsonCounts<'a>,
     censored: Censored,
     checks: Checks,
-    offered_rate_per_second: Option<u64>,
+    offered_rate_per_second: Option<f64>,
     achieved_rate_per_second: f64,
     elapsed_ns: u64,
     latency_ns: BTreeMap<&'static str, Latency>,
@@ -95,6 +95,9 @@ struct Config<'a> {
     body: JsonBody,
     check: &'static str,
     rate_per_second: Option<u64>,
+    /// As `--stages` takes it.
+    stages: Option<String>,
+    repeat: bool,
     connections: usize,
     threads: usize,
     requests: Option<u64>,
@@ -180,7 +183,7 @@ impl<'a> JsonReport<'a> {
         Self {
             schema_version: SCHEMA_VERSION,
             loadgen_version: env!("CARGO_PKG_VERSION"),
-            partial: outcome.interrupted.is_some(),
+            partial: outcome.cut_short_by().is_some(),
             exit_code: report.exit_code(),
             config: Config::new(&outcome.plan),
             counts: JsonCounts::new(&record.measured),
@@ -194,7 +197,7 @@ impl<'a> JsonReport<'a> {
                 conservation: record.measured.is_conserved() && record.warmup.is_conserved(),
                 latency_identity: record.latencies.identity_holds(),
             },
-            offered_rate_per_second: outcome.plan.rate(),
+            offered_rate_per_second: outcome.offered_rate,
             achieved_rate_per_second: outcome.achieved_rate(),
             elapsed_ns: outcome.elapsed_ns,
             latency_ns: record
@@ -232,6 +235,8 @@ impl<'a> Config<'a> {
                 Check::Status => "status",
             },
             rate_per_second: plan.rate(),
+            stages: plan.stages().map(ToString::to_string),
+            repeat: plan.is_endless(),
             connections: plan.connections,
             threads: plan.threads.get(),
             requests: plan.requests,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{body::Body, latency::Series, record::Counts, report::Report, verify::Check};
+use crate::{body::Body, latency::Series, record::Counts, report::Report, schedule::Arrivals, verify::Check};
 
 /// Quantiles in the table, with their headings.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
@@ -24,13 +24,19 @@ impl Display for Report {
 impl Report {
     fn header(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = &self.outcome.plan;
-        if let Some(interrupt) = self.outcome.interrupted {
+        if let Some(interrupt) = self.outcome.cut_short_by() {
             writeln!(f, "PARTIAL REPORT: the run was cut short by {}\n", interrupt.name())?;
         }
         writeln!(f, "target     {} {}", plan.head.method, plan.target.url)?;
-        match plan.rate() {
-            Some(rate) => write!(f, "mode       open loop, {rate} req/s in total")?,
-            None => write!(f, "mode       closed loop, as fast as answers come")?,
+        match &plan.arrivals {
+            Arrivals::Constant { per_second } => {
+                write!(f, "mode       open loop, {per_second} req/s in total")?;
+            }
+            Arrivals::Staged { stages, .. } => write!(f, "mode       open loop, stages {stages}")?,
+            Arrivals::Closed => write!(f, "mode       closed loop, as fast as answers come")?,
+        }
+        if let Some(interrupt) = self.outcome.interrupted.filter(|_| plan.is_endless()) {
+            write!(f, ", again and again until {}", interrupt.name())?;
         }
         if let Some(requests) = plan.requests {
             write!(f, ", {requests} requests")?;
@@ -66,8 +72,8 @@ impl Report {
         let outcome = &self.outcome;
         let seconds = outcome.elapsed_ns as f64 / 1e9;
         write!(f, "rate       {:.1} req/s achieved", outcome.achieved_rate())?;
-        if let Some(rate) = outcome.plan.rate() {
-            write!(f, " of {rate} offered")?;
+        if let Some(rate) = outcome.offered_rate {
+            write!(f, " of {rate:.1} offered")?;
         }
         writeln!(f, " in {seconds:.3} s")?;
         writeln!(
