@@ -12,8 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{self, Config, ConfigError, Invocation},
+    healthcheck,
     server::{Server, ServerError},
-    telemetry::Telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// Usage or configuration is wrong.
@@ -47,6 +48,7 @@ fn run(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     match config::invocation(args)? {
         Invocation::PrintConfig(config) => say(&config.to_toml())?,
         Invocation::PrintLimits => say(&config::limits_table())?,
+        Invocation::Healthcheck(url) => say(&format!("{}\n", healthcheck::check(&url)?))?,
         Invocation::Serve(config) => return serve(*config),
     }
     Ok(ExitCode::SUCCESS)
@@ -66,14 +68,16 @@ fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // The first signal drains; a second ends the drain's waiting. Whoever reads the announcement may send one.
     let shutdown = async {
         let signals = Signals::watch();
-        if let Err(error) = say(&announcement) {
-            tracing::warn!(%error, "going on without the announcement");
+        if !telemetry::print(&announcement) {
+            tracing::warn!("going on without the announcement: standard output does not take it");
         }
         signals.nth(1).await;
     };
     let hurry = async { Signals::watch().nth(2).await };
     let report = server.run(shutdown, hurry)?;
-    say(&format!("{report}\n"))?;
+    if !telemetry::print(&format!("{report}\n")) {
+        tracing::warn!(%report, "standard output does not take the report");
+    }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_WORK_LOST) })
 }
 

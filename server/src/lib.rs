@@ -23,6 +23,7 @@ mod connection;
 mod core;
 mod drain;
 mod echo;
+mod healthcheck;
 #[cfg(feature = "console")]
 mod lab;
 mod phase;

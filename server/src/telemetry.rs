@@ -20,16 +20,28 @@ pub(crate) mod throttle;
 pub(crate) mod trace_context;
 pub(crate) mod watch;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 #[cfg(feature = "console")]
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use self::lossy::{Buffering, Lossy};
 use crate::config::Config;
 
 /// At the end, how long whoever reads our spans and lines may keep the process from ending.
 const FLUSH_WAIT: Duration = Duration::from_secs(2);
+
+/// Writes `text` to standard output and says whether it could; does not wait for a reader that has stopped.
+pub(crate) fn print(text: &str) -> bool {
+    let buffering = Buffering { threads: 1, bytes_max: text.len(), delay: Duration::ZERO };
+    let lossy =
+        lossy::own(io::stdout()).and_then(|out| Lossy::start("echo-print", out, buffering, |_error| {}));
+    lossy.is_ok_and(|lossy| {
+        lossy.push(text.as_bytes());
+        lossy.flush(FLUSH_WAIT) && lossy.dropped() == 0
+    })
+}
 
 /// Log and traces of the process, flushed when this is dropped.
 #[must_use = "what is not flushed is lost"]

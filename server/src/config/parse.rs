@@ -13,6 +13,7 @@ use http::Uri;
 use tracing_subscriber::filter::Targets;
 
 use super::{Config, Kind, LogFormat, Runtime, SETTINGS, Setting, table};
+use crate::healthcheck;
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -23,6 +24,8 @@ pub(crate) enum Invocation {
     PrintConfig(Box<Config>),
     /// Print the table of settings as Markdown and exit (`--print-limits`).
     PrintLimits,
+    /// Ask the server at this URL, or the one that this configuration would start, whether it is ready (`healthcheck`).
+    Healthcheck(String),
 }
 
 /// Why there is no configuration. Each message names the value, what it may be, and where to change it.
@@ -118,6 +121,10 @@ pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Inv
     if matches.get_flag("print_limits") {
         return Ok(Invocation::PrintLimits);
     }
+    let healthcheck = matches.subcommand_matches("healthcheck");
+    if let Some(url) = healthcheck.and_then(|asked| asked.get_one::<String>("url")) {
+        return Ok(Invocation::Healthcheck(url.clone()));
+    }
     let mut config = Config::default();
     if let Some(path) = matches.get_one::<PathBuf>("config") {
         let text = std::fs::read_to_string(path)
@@ -128,7 +135,9 @@ pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Inv
     check_consistency(&config)?;
     check_build(&config)?;
     let config = Box::new(config);
-    Ok(if matches.get_flag("print_config") {
+    Ok(if healthcheck.is_some() {
+        Invocation::Healthcheck(healthcheck::url_of(config.admin))
+    } else if matches.get_flag("print_config") {
         Invocation::PrintConfig(config)
     } else {
         Invocation::Serve(config)
@@ -152,6 +161,11 @@ fn command() -> Command {
         .after_help(
             "Precedence: flag > ECHO_* environment > --config FILE > default.\n\
              Exit codes: 0 drained, 1 failed, 2 usage or configuration, 3 drain deadline passed with work lost.",
+        )
+        .subcommand(
+            Command::new("healthcheck")
+                .about("Ask a running server whether it is ready; exits 0 or 1, within 2 s")
+                .arg(Arg::new("url").value_name("URL").help("What to ask [default: /readyz of the admin address]")),
         )
         .arg(
             Arg::new("config")
@@ -324,6 +338,7 @@ fn check_build(config: &Config) -> Result<(), ConfigError> {
     let unmet = [
         ("task_histograms", config.task_histograms && without_unstable, UNSTABLE),
         ("slow_poll", !config.slow_poll.is_zero() && without_unstable, UNSTABLE),
+        ("otlp_endpoint", config.otlp_endpoint.is_some() && cfg!(not(feature = "otel")), "--features otel"),
         ("lab", config.lab && cfg!(not(feature = "console")), "--features console"),
     ];
     for setting in SETTINGS {

@@ -494,7 +494,7 @@ pub fn limits_table() -> String {
             text,
             "| `{}` | `{}` | {} | {} |",
             setting.key,
-            setting.default,
+            if setting.default.is_empty() { "(empty)" } else { setting.default },
             setting.limit(),
             setting.why
         );

@@ -82,7 +82,7 @@ impl Account {
             access.end(line, &outcome);
         }
         if let Some(trace) = self.trace.take() {
-            trace.end(&outcome);
+            (*trace).end(&outcome);
         }
     }
 }

@@ -8,8 +8,8 @@ use http::{HeaderValue, Response};
 use super::{failure::Failure, response::ResponseBody, trace::SampledTrace};
 use crate::telemetry::throttle::Throttle;
 
-/// Lines per second; more failures are counted in the next one.
-const LINES_MAX: u64 = 20;
+/// So many lines per second; the failures without one are counted in the next.
+static LINES: Throttle = Throttle::new(20, Duration::from_secs(1));
 
 /// What went wrong on our side, on its way from who knows it to who knows the request.
 #[derive(Clone, Debug)]
@@ -44,7 +44,6 @@ pub(super) fn report<B>(
     if fault.is_none() && !response.body().is_of_service() {
         return;
     }
-    static LINES: Throttle = Throttle::new(LINES_MAX, Duration::from_secs(1));
     let Some(suppressed) = LINES.admit() else { return };
     let _entered = trace.map(SampledTrace::enter);
     tracing::error!(

@@ -98,7 +98,7 @@ impl SampledTrace {
             url.scheme = "http",
             network.protocol.version = protocol(request.version()),
             client.address = %activity.peer().ip(),
-            client.port = activity.peer().port(),
+            client.port = i64::from(activity.peer().port()),
             echo.request_id = request.body().request_id().or_clients(request).to_str().unwrap_or(""),
             http.response.status_code = Empty,
             http.request.body.size = Empty,
@@ -121,7 +121,7 @@ impl SampledTrace {
     }
 
     /// The request is over, and so is its span.
-    pub(super) fn end(self: Box<Self>, outcome: &Outcome) {
+    pub(super) fn end(self, outcome: &Outcome) {
         let error = match outcome.status {
             None => Some("aborted_before_response"),
             Some(_) if !outcome.is_complete => Some("aborted_in_body"),
@@ -172,7 +172,8 @@ thread_local! {
 
 /// The trace that the layers inside have left in the call or poll that has just returned, or by being dropped.
 pub(super) fn take_left() -> Option<Box<SampledTrace>> {
-    LEFT.take()
+    // A runtime may be dropped so late that its thread has no cells any more.
+    LEFT.try_with(Cell::take).ok().flatten()
 }
 
 /// A trace in the layers, which leave it behind however they end: with a response, with a failure, in a panic, or cut.
@@ -186,7 +187,7 @@ impl Held {
 
     fn leave(&mut self) {
         if let Some(trace) = self.0.take() {
-            LEFT.set(Some(trace));
+            let _left_or_ended_here = LEFT.try_with(|left| left.set(Some(trace)));
         }
     }
 }

@@ -150,7 +150,10 @@ pub(crate) struct Line {
     received: Arc<AtomicU64>,
 }
 
-thread_local!(static POOL: RefCell<Vec<Box<Line>>> = const { RefCell::new(Vec::new()) });
+thread_local! {
+    #[expect(clippy::vec_box, reason = "the boxes are what is used again")]
+    static POOL: RefCell<Vec<Box<Line>>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Line {
     /// Where to count the bytes of the request's body.
@@ -158,6 +161,7 @@ impl Line {
         &self.received
     }
 
+    #[expect(clippy::unnecessary_box_returns, reason = "the box is what is used again")]
     fn from_pool() -> Box<Self> {
         let mut line = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         line.text.clear();
@@ -170,7 +174,9 @@ impl Line {
     }
 
     fn into_pool(self: Box<Self>) {
-        POOL.with_borrow_mut(|pool| {
+        // A runtime may be dropped so late that its thread has no pool any more.
+        let _kept_or_dropped = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
             if pool.len() < POOL_MAX {
                 pool.push(self);
             }

@@ -32,6 +32,9 @@ use crate::{config::Config, socket::listen};
 /// The span that tokio makes for each task.
 const TASK_SPAN: &str = "runtime.spawn";
 
+/// The target of tokio's events about wakers.
+const WAKER: &str = "tokio::task::waker";
+
 thread_local! {
     /// Whether the task that this thread is about to spawn is shown. Only [`task`](crate::task) shows any: what others
     /// spawn (tokio's own workers and blocking threads, the root of a runtime) has no name.
@@ -197,11 +200,15 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let is_shown = |metadata: &Metadata<'_>, context: &Context<'_, S>| {
-        is_task(metadata) || context.lookup_current().is_some() || tokio::task::try_id().is_none()
+        // A wake-up may come from anywhere.
+        metadata.target() == WAKER
+            || is_task(metadata)
+            || context.lookup_current().is_some()
+            || tokio::task::try_id().is_none()
     };
     dynamic_filter_fn(is_shown).with_callsite_filter(move |metadata| {
         match (metadata.target(), metadata.name()) {
-            ("tokio::task", TASK_SPAN) | ("tokio::task::waker", _) => Interest::always(),
+            ("tokio::task", TASK_SPAN) | (WAKER, _) => Interest::always(),
             (target, name)
                 if resources
                     && (target.starts_with("runtime::resource") || name.starts_with("runtime.resource")) =>

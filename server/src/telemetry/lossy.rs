@@ -32,9 +32,20 @@ pub(crate) struct Buffering {
     pub(crate) delay: Duration,
 }
 
-/// The way in. Dropping it does not wait for anything: [`Self::flush`] does.
+/// The way in. When the last one is dropped the writer writes what there is and ends; nobody waits for that, other than
+/// in [`Self::flush`].
 #[derive(Clone, Debug)]
-pub(crate) struct Lossy(Arc<Shared>);
+pub(crate) struct Lossy(Arc<Open>);
+
+#[derive(Debug)]
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Relaxed);
+        self.0.wake_writer();
+    }
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -42,6 +53,7 @@ struct Shared {
     buffering: Buffering,
     /// Whether there is something to write.
     pending: AtomicBool,
+    is_closed: AtomicBool,
     writer: OnceLock<Thread>,
     written: AtomicU64,
     dropped: AtomicU64,
@@ -52,7 +64,13 @@ struct Shared {
 /// Aligned so that no two threads share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Slot(Mutex<Vec<u8>>);
+struct Slot(Mutex<Buffer>);
+
+#[derive(Debug, Default)]
+struct Buffer {
+    text: Vec<u8>,
+    lines: u64,
+}
 
 /// See [`Lossy::ask_for_flush`].
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +98,7 @@ impl Lossy {
             buffers: (0..buffering.threads.next_power_of_two()).map(|_| Slot::default()).collect(),
             buffering,
             pending: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             writer: OnceLock::new(),
             written: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -91,22 +110,23 @@ impl Lossy {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || theirs.run(writer))?;
         // Nothing can have been pushed yet; should the thread sleep already, the first line wakes it.
         shared.writer.get_or_init(|| thread.thread().clone());
-        Ok(Self(shared))
+        Ok(Self(Arc::new(Open(shared))))
     }
 
     /// Takes one line, with its line feed, or drops it where there is no room. Never waits for a file.
     pub(crate) fn push(&self, line: &[u8]) {
-        let shared = &*self.0;
+        let shared = &*self.0.0;
         let buffer = &shared.buffers[thread_index() & (shared.buffers.len() - 1)].0;
         let mut buffer = lock(buffer);
         let bytes_max = shared.buffering.bytes_max;
-        let (before, after) = (buffer.len(), buffer.len() + line.len());
+        let (before, after) = (buffer.text.len(), buffer.text.len() + line.len());
         if after > bytes_max {
             drop(buffer);
             shared.dropped.fetch_add(1, Relaxed);
             return;
         }
-        buffer.extend_from_slice(line);
+        buffer.text.extend_from_slice(line);
+        buffer.lines += 1;
         drop(buffer);
         // Written only when it changes: the line of the cache stays with all threads meanwhile.
         let is_first = !shared.pending.load(Relaxed) && !shared.pending.swap(true, Relaxed);
@@ -118,20 +138,20 @@ impl Lossy {
 
     /// Asks for all that has been pushed to be written at once.
     pub(crate) fn ask_for_flush(&self) -> AskedFlush {
-        let mut flush = lock(&self.0.flush);
+        let mut flush = lock(&self.0.0.flush);
         flush.asked += 1;
-        self.0.wake_writer();
+        self.0.0.wake_writer();
         AskedFlush(flush.asked)
     }
 
     /// Whether it has been, or has been lost.
     pub(crate) fn is_flushed(&self, AskedFlush(asked): AskedFlush) -> bool {
-        lock(&self.0.flush).done >= asked
+        lock(&self.0.0.flush).done >= asked
     }
 
     /// Waits until it has been, up to `timeout`; returns whether it was. For threads that may wait.
     pub(crate) fn flush(&self, timeout: Duration) -> bool {
-        let shared = &*self.0;
+        let shared = &*self.0.0;
         let deadline = Instant::now() + timeout;
         let AskedFlush(asked) = self.ask_for_flush();
         let mut flush = lock(&shared.flush);
@@ -144,12 +164,12 @@ impl Lossy {
 
     /// Lines that have been written.
     pub(crate) fn written(&self) -> u64 {
-        self.0.written.load(Relaxed)
+        self.0.0.written.load(Relaxed)
     }
 
     /// Lines that have been lost: the buffer was full, or the write failed.
     pub(crate) fn dropped(&self) -> u64 {
-        self.0.dropped.load(Relaxed)
+        self.0.0.dropped.load(Relaxed)
     }
 }
 
@@ -161,20 +181,25 @@ impl Shared {
     }
 
     fn run(&self, mut writer: Writer<impl Write, impl Fn(&io::Error)>) {
-        let mut taken = Vec::new();
+        let mut taken = Buffer::default();
         loop {
             let asked = self.wait();
+            let is_last = self.is_closed.load(Relaxed);
             // Before the buffers are looked at: a line that comes later sets it again.
             self.pending.store(false, Relaxed);
             for Slot(buffer) in &self.buffers {
                 std::mem::swap(&mut *lock(buffer), &mut taken);
-                let lost = writer.write(&taken);
-                self.written.fetch_add(lines(&taken) - lost, Relaxed);
+                let lost = writer.write(&taken.text);
+                self.written.fetch_add(taken.lines - lost, Relaxed);
                 self.dropped.fetch_add(lost, Relaxed);
-                taken.clear();
+                taken.text.clear();
+                taken.lines = 0;
             }
             lock(&self.flush).done = asked;
             self.flushed.notify_all();
+            if is_last {
+                return;
+            }
         }
     }
 
@@ -187,6 +212,9 @@ impl Shared {
         loop {
             if let Some(asked) = asked() {
                 return asked;
+            }
+            if self.is_closed.load(Relaxed) {
+                return lock(&self.flush).done;
             }
             if self.pending.load(Relaxed) {
                 if !self.buffering.delay.is_zero() {
@@ -253,6 +281,7 @@ impl<W: Write, E: Fn(&io::Error)> Writer<W, E> {
     }
 }
 
+#[expect(clippy::naive_bytecount, reason = "only after a write that failed")]
 fn lines(text: &[u8]) -> u64 {
     text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
@@ -296,17 +325,17 @@ mod tests {
 
     fn scripted() -> (Lossy, SyncSender<io::Result<usize>>, Receiver<Vec<u8>>) {
         let (order, orders) = sync_channel(100);
-        let (seen, sees) = sync_channel(1000);
-        (Lossy::start("lossy", Scripted { orders, seen }, SMALL, |_| {}).unwrap(), order, sees)
+        let (seen, output) = sync_channel(1000);
+        (Lossy::start("lossy", Scripted { orders, seen }, SMALL, |_| {}).unwrap(), order, output)
     }
 
-    fn written(sees: &Receiver<Vec<u8>>) -> String {
-        String::from_utf8(sees.try_iter().flatten().collect()).unwrap()
+    fn written(output: &Receiver<Vec<u8>>) -> String {
+        String::from_utf8(output.try_iter().flatten().collect()).unwrap()
     }
 
     #[test]
     fn lines_arrive_whole_in_the_order_of_their_thread_and_are_counted() {
-        let (lossy, order, sees) = scripted();
+        let (lossy, order, output) = scripted();
         drop(order);
         let mut expected = String::new();
         for i in 0..50 {
@@ -315,13 +344,25 @@ mod tests {
             expected += &line;
             assert!(i % 5 != 4 || lossy.flush(PATIENCE));
         }
-        assert_eq!(written(&sees), expected);
+        assert_eq!(written(&output), expected);
         assert_eq!((lossy.written(), lossy.dropped()), (50, 0));
     }
 
     #[test]
+    fn what_was_pushed_before_the_end_is_written_and_the_writer_ends() {
+        let (lossy, order, output) = scripted();
+        drop(order);
+        let shared = Arc::downgrade(&lossy.0.0);
+        lossy.push(b"last\n");
+        drop(lossy);
+        // The writer's end of this channel goes with its thread.
+        assert_eq!(output.iter().flatten().collect::<Vec<u8>>(), b"last\n");
+        assert!(shared.upgrade().is_none_or(|shared| shared.written.load(Relaxed) == 1));
+    }
+
+    #[test]
     fn a_reader_that_has_stopped_costs_lines_and_not_time() {
-        let (lossy, order, sees) = scripted();
+        let (lossy, order, output) = scripted();
         lossy.push(b"first\n");
         let began = Instant::now();
         let mut pushed = 1;
@@ -334,12 +375,12 @@ mod tests {
         drop(order);
         assert!(lossy.flush(PATIENCE));
         assert_eq!(lossy.written() + lossy.dropped(), pushed);
-        assert_eq!(lines(written(&sees).as_bytes()), lossy.written());
+        assert_eq!(lines(written(&output).as_bytes()), lossy.written());
     }
 
     #[test]
     fn a_failed_write_loses_its_lines_and_does_not_join_what_comes_later() {
-        let (lossy, order, sees) = scripted();
+        let (lossy, order, output) = scripted();
         order.send(Ok(12)).unwrap();
         order.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
         // One write: the second push may find the writer at the first, so they are one.
@@ -352,7 +393,7 @@ mod tests {
         drop(order);
         lossy.push(b"next\n");
         assert!(lossy.flush(PATIENCE));
-        assert_eq!(written(&sees), "whole\nbroken\nnext\n");
+        assert_eq!(written(&output), "whole\nbroken\nnext\n");
         assert_eq!((lossy.written(), lossy.dropped()), (2, 3));
     }
 }

@@ -36,6 +36,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Looks once per second. Runs on the control plane, and costs requests nothing.
+    #[expect(clippy::infinite_loop, reason = "its caller ends it by dropping it")]
     pub(crate) async fn run(&mut self) -> Infallible {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 
-use crate::harness::{Client, Echo, Response, config, program};
+use crate::harness::{Client, Echo, Program, Response, config};
 
 fn put(client: &mut Client, body: &str) -> Response {
     let length = body.len();
@@ -13,15 +13,8 @@ fn put(client: &mut Client, body: &str) -> Response {
 
 #[test]
 fn the_log_filter_is_changed_while_the_server_runs() {
-    let mut child = program()
-        .args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-    let data = stdout.next().unwrap().unwrap().strip_prefix("listening on http://").unwrap().parse().unwrap();
-    let admin = stdout.next().unwrap().unwrap().strip_prefix("admin on http://").unwrap().parse().unwrap();
-    let mut client = Client::connect(admin);
+    let (program, log) = Program::start_with_log(&[]);
+    let mut client = Client::connect(program.admin);
 
     let refused = put(&mut client, "echo_server=loud");
     assert!(refused.status == 400 && refused.text().contains("loud"), "{refused:?}");
@@ -31,12 +24,10 @@ fn the_log_filter_is_changed_while_the_server_runs() {
     assert_eq!(client.response().text().trim(), "warn,echo_server::connection=debug");
 
     // A connection that ends early is a debug line, which nobody saw before.
-    Client::connect(data).send(b"not HTTP\r\n\r\n");
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    Client::connect(program.addr).send(b"not HTTP\r\n\r\n");
+    let mut lines = BufReader::new(log).lines();
     let line = lines.find(|line| line.as_ref().unwrap().contains("ended early")).unwrap().unwrap();
     assert!(line.contains("malformed"), "{line}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -99,24 +99,31 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut child =
-            program().args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]).args(args).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut address = |what: &str| {
-            let mut line = String::new();
-            stdout.read_line(&mut line).unwrap();
-            line.trim().strip_prefix(what).unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
-        };
-        let addr = address("listening on http://");
-        let admin = address("admin on http://");
-        Self { addr, admin, child, stdout }
+        Self::spawn(program().args(args))
     }
 
-    /// The next line of its standard output.
-    pub(crate) fn line(&mut self) -> String {
+    /// Like [`Self::start`], and what it writes to standard error is left to the test.
+    pub(crate) fn start_with_log(args: &[&str]) -> (Self, ChildStderr) {
+        let mut program = Self::spawn(program().args(args).stderr(Stdio::piped()));
+        let log = program.child.stderr.take().unwrap();
+        (program, log)
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut program = Self { addr: nowhere, admin: nowhere, child, stdout };
+        program.addr = program.announced("listening on http://");
+        program.admin = program.announced("admin on http://");
+        program
+    }
+
+    /// The address in the next line of its standard output, which begins with `what`.
+    pub(crate) fn announced(&mut self, what: &str) -> SocketAddr {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        line.trim().strip_prefix(what).unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
     }
 
     pub(crate) fn pid(&self) -> rustix::process::Pid {
@@ -127,11 +134,25 @@ impl Program {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
     }
 
+    /// Drains, and expects a clean end.
+    pub(crate) fn stop(self) -> String {
+        self.terminate();
+        let (rest, code) = self.wait();
+        assert_eq!(code, Some(0), "{rest}");
+        rest
+    }
+
     /// Waits for the end: the rest of its standard output, and its exit code.
     pub(crate) fn wait(mut self) -> (String, Option<i32>) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).unwrap();
         (rest, self.child.wait().unwrap().code())
+    }
+
+    /// Like [`Self::stop`], but nothing that it writes is read.
+    pub(crate) fn stop_unread(mut self) {
+        self.terminate();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
 
     /// A number of bytes from `/proc/PID/status`.

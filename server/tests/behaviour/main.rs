@@ -12,6 +12,9 @@ mod drain;
 mod echo;
 mod harness;
 mod limits;
+mod logs;
 mod memory;
 mod metrics;
 mod slow_clients;
+#[cfg(feature = "otel")]
+mod traces;

@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    process::Stdio,
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
@@ -11,7 +10,7 @@ use std::{
 use console_api::tasks::Stats;
 
 use crate::{
-    harness::{Client, PATIENCE, Response, metric, program},
+    harness::{Client, PATIENCE, Program, Response, metric},
     watch::{Seen, Task, Watched, busy, polls},
 };
 
@@ -86,27 +85,12 @@ fn a_poll_that_blocks_is_found_by_its_busy_time_per_poll() {
 
 #[test]
 fn a_slow_poll_is_counted_and_named_with_the_place_that_spawned_its_task() {
-    let mut child = program()
-        .args([
-            "--listen=127.0.0.1:0",
-            "--admin=127.0.0.1:0",
-            "--console=127.0.0.1:0",
-            "--lab=on",
-            "--slow-poll=10ms",
-        ])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut address = |what| stdout.next().unwrap().unwrap().strip_prefix(what).unwrap().parse().unwrap();
-    let (data, admin) = (address("listening on http://"), address("admin on http://"));
-    assert_eq!(get(data, "/lab/block?for=100ms").status, 200);
-    assert!(metric(admin, "tokio_slow_polls_total", "") >= 5);
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (program, log) = Program::start_with_log(&["--console=127.0.0.1:0", "--lab=on", "--slow-poll=10ms"]);
+    assert_eq!(get(program.addr, "/lab/block?for=100ms").status, 200);
+    assert!(metric(program.admin, "tokio_slow_polls_total", "") > 0);
+    let mut lines = BufReader::new(log).lines();
     let line = lines.find(|line| line.as_ref().unwrap().contains("a poll took longer")).unwrap().unwrap();
     assert!(line.contains("lab.rs:") && line.contains("--slow-poll 10ms"), "{line}");
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]

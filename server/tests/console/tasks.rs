@@ -11,8 +11,10 @@ use crate::{
 fn every_task_is_named_for_what_it_does() {
     let Watched { program, mut console } = Watched::start(&["--console-one-in=1"]);
     let mut talking: Vec<_> = (0..3).map(|_| Client::connect(program.addr)).collect();
-    for client in &mut talking {
-        assert_eq!(client.echo(b"hello").body, b"hello");
+    for _ in 0..3 {
+        for client in &mut talking {
+            assert_eq!(client.echo(b"hello").body, b"hello");
+        }
     }
     let _silent = Client::connect(program.addr);
     let mut http2 = Client::connect(program.addr);
@@ -32,6 +34,7 @@ fn every_task_is_named_for_what_it_does() {
     assert!(unnamed.is_empty(), "{unnamed:?}");
     for (task, stats) in seen.named("h1 connection") {
         assert!(polls(stats) > 0 && !busy(stats).is_zero(), "{stats:?}");
+        assert!(stats.wakes > stats.self_wakes, "what wakes it from outside is seen, too: {stats:?}");
         assert!(task.size > 0 && task.spawned_at.ends_with("connection.rs"), "{task:?}");
     }
     assert_eq!(seen.dropped, 0);

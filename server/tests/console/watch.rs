@@ -29,9 +29,8 @@ pub(crate) struct Watched {
 impl Watched {
     pub(crate) fn start(args: &[&str]) -> Self {
         let mut program = Program::start(&[&["--console=127.0.0.1:0"], args].concat());
-        let line = program.line();
-        let address = line.strip_prefix("console on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        let console = Console::attach(&address);
+        let address = program.announced("console on http://");
+        let console = Console::attach(&format!("http://{address}"));
         Self { program, console }
     }
 }

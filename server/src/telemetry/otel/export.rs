@@ -117,8 +117,9 @@ impl Export {
         if exported.is_err() && lost > 0 {
             SpanDrop::ExportFailed.add(lost);
             tracing::warn!(spans = lost, ?timeout, "spans are lost: the collector did not take them in time");
+        } else {
+            self.stop_connection.cancel();
         }
-        self.stop_connection.cancel();
     }
 }
 
