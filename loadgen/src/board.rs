@@ -50,6 +50,10 @@ impl Notice {
     pub(crate) fn of(record: &Record) -> Self {
         let mut notice = Self { latencies: record.latencies.tallies(), ..Self::default() };
         for counts in [&record.warmup, &record.measured] {
+            // These three are known when the record is closed.
+            notice.scheduled += counts.scheduled.scheduled;
+            notice.backlog += counts.scheduled.unsent;
+            notice.in_flight += counts.in_flight_at_end;
             notice.sent += counts.sent;
             notice.ok += counts.ok;
             for (class, count) in &counts.errors {

@@ -42,6 +42,8 @@ pub struct Payload {
     pub len: u64,
     /// Index into [`Body::sizes`].
     pub size_class: usize,
+    /// Number of the request within its run.
+    pub(crate) request: u64,
     /// Where the window begins in the pool.
     offset: usize,
 }
@@ -74,13 +76,13 @@ impl Body {
     pub fn payload(&self, run: RunId, request: u64) -> Payload {
         let id = run.request_id(request);
         match self {
-            Self::None => Payload { id, len: 0, size_class: 0, offset: 0 },
-            Self::Fixed(bytes) => Payload { id, len: bytes.len() as u64, size_class: 0, offset: 0 },
+            Self::None => Payload { id, len: 0, size_class: 0, request, offset: 0 },
+            Self::Fixed(bytes) => Payload { id, len: bytes.len() as u64, size_class: 0, request, offset: 0 },
             Self::Generated(generated) => {
                 let draw = mix(generated.seed ^ request);
                 let size_class = below(draw >> 32, generated.sizes.len());
                 let offset = below(draw & 0xffff_ffff, POOL_LEN);
-                Payload { id, len: generated.sizes[size_class], size_class, offset }
+                Payload { id, len: generated.sizes[size_class], size_class, request, offset }
             }
         }
     }
@@ -139,7 +141,8 @@ fn has_id(payload: &Payload) -> bool {
     payload.len >= ID_LEN as u64
 }
 
-fn hex(value: u64) -> [u8; 16] {
+/// 16 hex digits.
+pub(crate) fn hex(value: u64) -> [u8; 16] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 16];
     for (place, byte) in value.to_be_bytes().into_iter().enumerate() {
@@ -150,7 +153,7 @@ fn hex(value: u64) -> [u8; 16] {
 }
 
 /// SplitMix64: equal inputs give equal bits everywhere, neighbours give unrelated ones.
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

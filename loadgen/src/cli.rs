@@ -166,9 +166,12 @@ pub struct RunArgs {
     /// What a right response is: echo = 2xx with the request's own body; status = 2xx; auto = echo with a body
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = CheckMode::Auto, hide_possible_values = true, env = "LOADGEN_CHECK")]
     pub check: CheckMode,
-    /// Seed of bodies and request ids [default: drawn, and shown in the report]
+    /// Seed of bodies, request ids and trace ids [default: drawn, and shown in the report]
     #[arg(long, value_name = "N", env = "LOADGEN_SEED")]
     pub seed: Option<u64>,
+    /// One request in N carries a traceparent with the sampled flag, so that the server keeps its trace; none if 0
+    #[arg(long, value_name = "N", default_value_t = 0, env = "LOADGEN_TRACE_ONE_IN")]
+    pub trace_one_in: u64,
     /// Worker threads [default: one per core]
     #[arg(long, value_name = "N", env = "LOADGEN_THREADS")]
     pub threads: Option<usize>,
@@ -214,6 +217,7 @@ impl RunArgs {
             warmup: self.warmup,
             timeout: self.timeout,
             seed: self.seed,
+            trace_one_in: self.trace_one_in,
         })
     }
 

@@ -49,7 +49,10 @@ fn load(args: RunArgs) -> anyhow::Result<ExitCode> {
     let json = json.as_deref().map(JsonFile::create).transpose()?;
     let board = Arc::new(Board::new(&plan));
     // Answers until the report is out.
-    let _metrics = metrics.map(|addr| Metrics::start(addr, Arc::clone(&board))).transpose()?;
+    let metrics = metrics.map(|addr| Metrics::start(addr, Arc::clone(&board))).transpose()?;
+    if let Some(metrics) = &metrics {
+        say(&format!("loadgen: metrics on http://{}/metrics\n", metrics.addr()));
+    }
     let report = Report::new(run::execute_on(plan, progress, board)?);
     print(&report.to_string())?;
     if let Some(json) = json {

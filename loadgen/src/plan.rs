@@ -1,7 +1,9 @@
 //! Without a run as one validated value, a wrong flag would show itself as a strange number and not as an error.
 
+mod arrivals;
+mod limits;
+
 use std::{
-    fmt::Display,
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     time::Duration,
@@ -11,12 +13,17 @@ use http::{HeaderMap, Method};
 
 use crate::{
     body::Body,
-    clock::{NANOS_PER_SECOND, nanos},
+    clock::nanos,
     engine::request::RequestHead,
     schedule::{Arrivals, Schedule},
-    stages::{Curve, Stages},
+    stages::Stages,
     target::Target,
     verify::Check,
+};
+
+pub use self::limits::BODY_LEN_MAX;
+use self::limits::{
+    CONNECTIONS_MAX, DURATION_MAX, REQUESTS_MAX, THREADS_MAX, TIMEOUT_MAX, within, within_time,
 };
 
 /// Duration of a run for which neither `-z` nor `-n` is given.
@@ -28,29 +35,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(20);
 /// Connections (`-c`), as in hey and oha.
 pub const CONNECTIONS_DEFAULT: usize = 50;
 
-/// More than one machine can hold open.
-const CONNECTIONS_MAX: usize = 2_000_000;
-
-/// More threads than cores only disturb the measurement.
-const THREADS_MAX: usize = 1_024;
-
-/// Above this the gap between requests is below what any clock here resolves.
-const RATE_MAX: u64 = 100_000_000;
-
-/// More stages than anybody types.
-const STAGES_MAX: usize = 1_000;
-
-/// A number of requests that no run reaches, small enough that no sum overflows.
-const REQUESTS_MAX: u64 = 1 << 48;
-
-/// The longest time that latencies are told apart for.
-const TIMEOUT_MAX: Duration = Duration::from_hours(1);
-
-/// Keeps every instant of a run within 64 bits of ns. A year as messages write it: 365.25 days.
-const DURATION_MAX: Duration = Duration::from_hours(24 * 365 + 6);
-
-/// Bodies larger than this are not kept in memory.
-pub const BODY_LEN_MAX: u64 = 1 << 30;
+/// The field that asks for a trace (W3C Trace Context).
+const TRACEPARENT: &str = "traceparent";
 
 /// What requests carry, before the seed is known.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +95,8 @@ pub struct PlanOptions {
     pub timeout: Duration,
     /// `--seed`; drawn without.
     pub seed: Option<u64>,
+    /// `--trace-one-in`; none if 0.
+    pub trace_one_in: u64,
 }
 
 impl PlanOptions {
@@ -130,6 +118,7 @@ impl PlanOptions {
             warmup: Duration::ZERO,
             timeout: TIMEOUT_DEFAULT,
             seed: None,
+            trace_one_in: 0,
         }
     }
 }
@@ -159,8 +148,10 @@ pub struct Plan {
     pub warmup: Duration,
     /// How long a response may take from the first byte written.
     pub timeout: Duration,
-    /// Seed of bodies and request ids.
+    /// Seed of bodies, request ids and trace ids.
     pub seed: u64,
+    /// One request in so many asks for its trace; none if 0.
+    pub trace_one_in: u64,
 }
 
 /// A value that no run can have. The message names the value, the limit and the flag.
@@ -188,7 +179,7 @@ impl Plan {
     /// # Errors
     /// The first value that cannot be, with its limit and its flag.
     pub fn new(options: PlanOptions) -> Result<Self, PlanError> {
-        one_end(&options)?;
+        arrivals::one_end(&options)?;
         let target = Target::parse(&options.url)?;
         let has_body = !matches!(options.body, BodySource::None);
         let method = options.method.unwrap_or(if has_body { Method::POST } else { Method::GET });
@@ -201,6 +192,11 @@ impl Plan {
         if let Some(duration) = options.duration {
             within_time(duration, Duration::from_millis(1), DURATION_MAX, "-z/--duration")?;
         }
+        if let (1.., Some(given)) = (options.trace_one_in, options.headers.get(TRACEPARENT)) {
+            let given = String::from_utf8_lossy(given.as_bytes());
+            let problem = "loadgen writes this field into the requests that it traces";
+            return Err(PlanError::new(format!("{TRACEPARENT}: {given}"), problem, "-H or --trace-one-in"));
+        }
         within_time(options.warmup, Duration::ZERO, DURATION_MAX, "--warmup")?;
         within_time(options.timeout, Duration::from_millis(1), TIMEOUT_MAX, "-t/--timeout")?;
         // Below 2^53, so that every reader of the JSON reads the same number.
@@ -212,7 +208,7 @@ impl Plan {
             target,
             body: body(options.body, seed)?,
             check,
-            arrivals: arrivals(options.rate, options.stages, options.warmup, options.repeat)?,
+            arrivals: arrivals::arrivals(options.rate, options.stages, options.warmup, options.repeat)?,
             connections,
             threads,
             requests: options.requests,
@@ -220,6 +216,7 @@ impl Plan {
             warmup: options.warmup,
             timeout: options.timeout,
             seed,
+            trace_one_in: options.trace_one_in,
         })
     }
 
@@ -290,71 +287,6 @@ fn threads(asked: Option<usize>, connections: usize) -> Result<NonZeroUsize, Pla
     Ok(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN))
 }
 
-/// What ends a run must not be said twice.
-fn one_end(options: &PlanOptions) -> Result<(), PlanError> {
-    let requests = options.requests.map(|requests| (requests.to_string(), "-n/--requests or --repeat"));
-    let duration = options.duration.map(humantime::format_duration);
-    let duration = duration.map(|duration| (duration.to_string(), "-z/--duration or --repeat"));
-    if let (true, Some((value, flag))) = (options.repeat, requests.or(duration)) {
-        return Err(PlanError::new(value, "a run that repeats has no end but a signal", flag));
-    }
-    let Some(stages) = &options.stages else { return Ok(()) };
-    let flag = match (options.rate, options.requests, options.duration) {
-        (Some(_), ..) => "-q/--rate or --stages",
-        (_, Some(_), _) => "-n/--requests or --stages",
-        (.., Some(_)) => "-z/--duration or --stages",
-        _ => return Ok(()),
-    };
-    Err(PlanError::new(
-        stages.to_string(),
-        "the stages alone say how fast and how long requests are sent",
-        flag,
-    ))
-}
-
-fn arrivals(
-    rate: Option<u64>,
-    stages: Option<Stages>,
-    warmup: Duration,
-    repeat: bool,
-) -> Result<Arrivals, PlanError> {
-    if let Some(stages) = stages {
-        let stages = valid_stages(stages, warmup)?;
-        return Ok(Arrivals::Staged { stages, repeat });
-    }
-    let Some(rate) = rate else { return Ok(Arrivals::Closed) };
-    let rate = within(rate, 1, RATE_MAX, "-q/--rate")?;
-    let per_second = NonZeroU64::new(rate).unwrap_or(NonZeroU64::MIN);
-    Ok(Arrivals::Constant { per_second })
-}
-
-fn valid_stages(stages: Stages, warmup: Duration) -> Result<Stages, PlanError> {
-    const FLAG: &str = "--stages";
-    within(stages.0.len(), 1, STAGES_MAX, "the number of --stages")?;
-    for stage in &stages.0 {
-        within_time(stage.duration, Duration::from_millis(1), DURATION_MAX, FLAG)?;
-        within(stage.from.max(stage.to), 0, RATE_MAX, FLAG)?;
-        if !Curve::piece_holds(stage) {
-            let most = u64::MAX / NANOS_PER_SECOND;
-            let problem = format!("its higher rate times its length is more than {most} requests");
-            return Err(PlanError::new(stage.to_string(), problem, FLAG));
-        }
-    }
-    let total: Duration = stages.0.iter().map(|stage| stage.duration).sum();
-    within_time(total, Duration::from_millis(1), DURATION_MAX, "the sum of --stages")?;
-    let requests = Curve::new(&stages, 0, false).total();
-    if requests == 0 {
-        return Err(PlanError::new(stages.to_string(), "there is no request in them", FLAG));
-    }
-    within(requests, 1, REQUESTS_MAX, "the requests in --stages")?;
-    if warmup > Duration::ZERO && stages.0.first().is_some_and(|first| first.from == 0) {
-        let problem = "it runs at the rate that the stages begin with, and that is 0";
-        let warmup = humantime::format_duration(warmup).to_string();
-        return Err(PlanError::new(warmup, problem, "--warmup or --stages"));
-    }
-    Ok(stages)
-}
-
 fn body(source: BodySource, seed: u64) -> Result<Body, PlanError> {
     match source {
         BodySource::None => Ok(Body::None),
@@ -369,26 +301,6 @@ fn body(source: BodySource, seed: u64) -> Result<Body, PlanError> {
             Ok(Body::generated(seed, &sizes))
         }
     }
-}
-
-fn within<T: PartialOrd + Display + Copy>(
-    value: T,
-    min: T,
-    max: T,
-    flag: &'static str,
-) -> Result<T, PlanError> {
-    if value >= min && value <= max {
-        return Ok(value);
-    }
-    Err(PlanError::new(value.to_string(), format!("it must be from {min} to {max}"), flag))
-}
-
-fn within_time(value: Duration, min: Duration, max: Duration, flag: &'static str) -> Result<(), PlanError> {
-    if value >= min && value <= max {
-        return Ok(());
-    }
-    let [value, min, max] = [value, min, max].map(humantime::format_duration);
-    Err(PlanError::new(value.to_string(), format!("it must be from {min} to {max}"), flag))
 }
 
 #[cfg(test)]
@@ -420,37 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn stages_that_cannot_be_are_named_with_their_limit_and_flag() {
-        let stages = |text: &str, change: fn(&mut PlanOptions)| {
-            error(|options| {
-                options.stages = Some(text.parse().unwrap());
-                change(options);
-            })
-        };
-        for (text, expected) in [
-            ("0s@5", "0s: it must be from 1ms to 1year; change --stages"),
-            ("1s@200m", "200000000: it must be from 0 to 100000000; change --stages"),
-            (
-                "1h@0->100m",
-                "1h@0->100000000: its higher rate times its length is more than 18446744073 requests",
-            ),
-            ("10s@0,1m@0", "10s@0,1m@0: there is no request in them; change --stages"),
-        ] {
-            let error = stages(text, |_| ());
-            assert!(error.contains(expected), "{error}");
-        }
-        let warm = stages("1s@0->5", |options| options.warmup = Duration::from_secs(5));
-        assert!(warm.starts_with("5s: ") && warm.contains("--warmup"), "{warm}");
-        let rated = stages("1s@5", |options| options.rate = Some(7));
-        assert!(rated.starts_with("1s@5: ") && rated.contains("-q/--rate or --stages"), "{rated}");
-        assert!(stages("1s@5", |options| options.requests = Some(7)).contains("-n/--requests or --stages"));
-        let timed = stages("1s@5", |options| options.duration = Some(Duration::from_secs(1)));
-        assert!(timed.contains("-z/--duration or --stages"), "{timed}");
-        let repeated = error(|options| (options.repeat, options.requests) = (true, Some(7)));
-        assert!(repeated.starts_with("7: ") && repeated.contains("-n/--requests or --repeat"), "{repeated}");
-        let timed =
-            error(|options| (options.repeat, options.duration) = (true, Some(Duration::from_secs(7))));
-        assert!(timed.starts_with("7s: ") && timed.contains("-z/--duration or --repeat"), "{timed}");
+    fn a_traceparent_is_not_written_twice() {
+        let traced = error(|options| {
+            options.trace_one_in = 1;
+            options.headers.insert(TRACEPARENT, http::HeaderValue::from_static("00-1"));
+        });
+        assert!(traced.starts_with("traceparent: 00-1: ") && traced.contains("--trace-one-in"), "{traced}");
     }
 
     #[test]

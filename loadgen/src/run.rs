@@ -202,7 +202,7 @@ pub(crate) enum News {
 impl Shared {
     fn new(plan: Plan, board: Arc<Board>) -> Self {
         let body = plan.body.clone();
-        let template = RequestTemplate::new(&plan.head, &body.sizes());
+        let template = RequestTemplate::new(&plan.head, &body.sizes(), plan.trace_one_in, plan.seed);
         let schedule = plan.schedule();
         Self {
             endless: schedule.is_endless(),

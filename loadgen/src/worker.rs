@@ -22,20 +22,18 @@ use crate::{
     board::Notice,
     body::RunId,
     clock::monotonic_ns,
-    connection::{self, Backoff},
+    connection,
     dispatch::{Dispatch, Next, Ticket},
     engine::{Job, Link, RECEIVE_BUFFER_LEN},
     failure::Failure,
     latency::Stamps,
+    opening,
     pacer::Pacer,
     patrol::{Patrol, Usage},
     record::{Completion, Record},
     run::{News, Phase, Shared},
     schedule::Lane,
 };
-
-/// Connections that a worker opens at the same time; a listen backlog is often 128.
-const OPENING_MAX: usize = 64;
 
 /// How long an interrupted run waits for what is in flight.
 const INTERRUPTED_DRAIN: Duration = Duration::from_secs(1);
@@ -114,8 +112,8 @@ pub(crate) fn run(
     runtime.block_on(async {
         let threads = shared.plan.threads;
         let connections = (index..shared.plan.connections).step_by(threads.get()).count();
-        let opening = Rc::new(Semaphore::new(OPENING_MAX));
-        let links = open_all(shared, &opening, connections, &mut phase, news).await;
+        let opening = Rc::new(Semaphore::new(opening::TOGETHER_MAX));
+        let links = opening::open_all(shared, &opening, connections, &mut phase, news).await;
         // The controller closes the channel's other end only after it has told the phase.
         while *phase.borrow_and_update() == Phase::Connect {
             if phase.changed().await.is_err() {
@@ -129,67 +127,6 @@ pub(crate) fn run(
         let worker = Rc::new(Worker::new(Arc::clone(shared), index, opening, lane, start_ns, connections));
         worker.measure(start_ns, links, phase).await
     })
-}
-
-/// Opens `connections` connections, a few at a time, and reports how many could be opened.
-async fn open_all(
-    shared: &Arc<Shared>,
-    opening: &Rc<Semaphore>,
-    connections: usize,
-    phase: &mut watch::Receiver<Phase>,
-    news: &mpsc::Sender<News>,
-) -> Vec<Option<Link>> {
-    let mut links = Vec::with_capacity(connections);
-    if shared.endless {
-        links.extend(first_link(shared, opening, phase, news).await.map(Some));
-    }
-    let mut attempts = JoinSet::new();
-    for _ in links.len()..connections {
-        let (shared, opening) = (Arc::clone(shared), Rc::clone(opening));
-        attempts.spawn_local(async move { shared.open(&opening).await });
-    }
-    let mut failure = None;
-    while let Some(attempt) = tokio::select! {
-        attempt = attempts.join_next() => attempt,
-        _ = phase.changed() => None,
-    } {
-        match attempt {
-            Ok(Ok(link)) => links.push(Some(link)),
-            Ok(Err(failed)) => failure = Some(failed),
-            // Aborting is left to the drop of the set, so this is a panic: let it be seen.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-    let opened = links.len();
-    links.resize_with(connections, || None);
-    // The receiver is gone only if the controller gave up, and then nobody wants to know.
-    news.send(News::Connected { opened, failure }).await.unwrap_or_default();
-    links
-}
-
-/// An endless run waits for a server that is not there yet: tries one connection until it is open. `None` if the run
-/// ends before.
-async fn first_link(
-    shared: &Arc<Shared>,
-    opening: &Rc<Semaphore>,
-    phase: &mut watch::Receiver<Phase>,
-    news: &mpsc::Sender<News>,
-) -> Option<Link> {
-    let patience = async {
-        let mut backoff = Backoff::new();
-        loop {
-            match shared.open(opening).await {
-                Ok(link) => break link,
-                // The receiver is gone only if the controller gave up, and then nobody wants to know.
-                Err(failure) => news.send(News::Waiting(failure)).await.unwrap_or_default(),
-            }
-            backoff.wait().await;
-        }
-    };
-    tokio::select! {
-        link = patience => Some(link),
-        _ = phase.changed() => None,
-    }
 }
 
 impl WorkerReport {

@@ -174,6 +174,22 @@ fn a_connection_that_the_server_closes_after_its_answer_costs_no_request() {
 }
 
 #[test]
+fn every_nth_request_asks_for_its_trace() {
+    let addr = scripted(|request| {
+        let traced =
+            request.traceparent.as_ref().is_some_and(|parent| parent.len() == 55 && parent.ends_with("-01"));
+        let right = traced == (request.number() % 7 == 0) && (traced || request.traceparent.is_none());
+        (if right { request.echo() } else { Request::answer(400, &request.id, b"") }, Then::KeepOpen)
+    });
+    assert_counts(&execute(PlanOptions { trace_one_in: 7, ..options(addr, 50) }).record, 50, &[]);
+    let addr = scripted(|request| {
+        let status = if request.traceparent.is_none() { 200 } else { 400 };
+        (Request::answer(status, &request.id, &request.body), Then::KeepOpen)
+    });
+    assert_counts(&execute(options(addr, 50)).record, 50, &[]);
+}
+
+#[test]
 fn a_server_that_goes_away_turns_each_attempt_into_connect_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

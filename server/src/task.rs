@@ -28,36 +28,27 @@ pub(crate) fn spawn_named(
     start(core, kind, Some(detail), future);
 }
 
-/// The current task, of kind `from`, goes on as `to`, with `future` for the rest of its work.
+/// The current task, of kind `from`, goes on as `to`, with `rest` for the rest of its work: the caller runs it, and keeps
+/// what else is returned for as long.
 ///
 /// A task's name is fixed at its spawn. Where tokio-console shows this one, the rest gets a task of its own, with the
-/// right name, and this one ends; everywhere else a task only counts as another kind from here on.
+/// right name, and nothing is left to the caller; everywhere else a task only counts as another kind from here on.
+///
+/// `rest` is made where it is awaited: a future that is made here and moved would stand in its caller's twice.
 #[track_caller]
-pub(crate) fn go_on_as<F>(
-    core: &Arc<Core>,
-    (from, to): (TaskKind, TaskKind),
-    future: F,
-) -> impl Future<Output = ()> + Send + use<F>
+#[cfg_attr(not(feature = "console"), expect(clippy::unnecessary_wraps, reason = "see above"))]
+pub(crate) fn go_on_as<R, F>(core: &Arc<Core>, (from, to): (TaskKind, TaskKind), rest: R) -> Option<(Live, R)>
 where
+    R: FnOnce() -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     #[cfg(feature = "console")]
-    let rest = if console::shows_this_task() {
+    if console::shows_this_task() {
         let _shown_too = console::Showing::all();
-        start(core, to, None, future);
-        None
-    } else {
-        Some(future)
-    };
-    #[cfg(not(feature = "console"))]
-    let rest = Some(future);
-    let changed = rest.is_some().then(|| Live::change(Arc::clone(core), from, to));
-    async move {
-        let _changed = changed;
-        if let Some(rest) = rest {
-            rest.await;
-        }
+        start(core, to, None, rest());
+        return None;
     }
+    Some((Live::change(Arc::clone(core), from, to), rest))
 }
 
 #[track_caller]
@@ -112,7 +103,7 @@ pub(crate) fn run_on<T: Send + 'static>(
 }
 
 /// Counts a task while it lives, also when it panics or is dropped with its runtime.
-struct Live {
+pub(crate) struct Live {
     core: Arc<Core>,
     kind: TaskKind,
     /// What the task was before, and counts as again when this is dropped.

@@ -10,6 +10,7 @@ use http::{
 use crate::{
     body::{ID_LEN, Payload},
     target::Target,
+    trace::{TRACEPARENT_LEN, Tracer},
 };
 
 /// Header fields that the generator writes itself, because its checks depend on them.
@@ -41,45 +42,74 @@ impl RequestHead {
 pub struct RequestTemplate {
     heads: Vec<Vec<u8>>,
     id_at: usize,
+    traced: Option<TracedHeads>,
+}
+
+/// The same heads with a gap for a `traceparent`.
+#[derive(Clone, Debug)]
+struct TracedHeads {
+    tracer: Tracer,
+    heads: Vec<Vec<u8>>,
+    parent_at: usize,
 }
 
 impl RequestTemplate {
-    /// Renders `head` for each of the body lengths in `sizes`.
-    pub fn new(head: &RequestHead, sizes: &[u64]) -> Self {
+    /// Renders `head` for each of the body lengths in `sizes`. One request in `trace_one_in` (none if 0) carries a
+    /// `traceparent` whose ids are drawn from `seed`.
+    pub fn new(head: &RequestHead, sizes: &[u64], trace_one_in: u64, seed: u64) -> Self {
         let mut text = format!("{} {} HTTP/1.1\r\nx-request-id: ", head.method, head.path).into_bytes();
         let id_at = text.len();
         text.extend_from_slice(&[b'0'; ID_LEN]);
         text.extend_from_slice(b"\r\n");
-        let has_body = sizes.iter().any(|size| *size > 0);
-        for (name, value) in default_headers(head, has_body) {
-            if !head.headers.contains_key(&name) {
-                push_header(&mut text, &name, value.as_bytes());
-            }
-        }
-        for (name, value) in &head.headers {
-            push_header(&mut text, name, value.as_bytes());
-        }
-        let expects_length = has_body || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
-        let heads = sizes
-            .iter()
-            .map(|size| {
-                let mut text = text.clone();
-                if expects_length {
-                    push_header(&mut text, &CONTENT_LENGTH, size.to_string().as_bytes());
-                }
-                text.extend_from_slice(b"\r\n");
-                text
-            })
-            .collect();
-        Self { heads, id_at }
+        let traced = Tracer::new(trace_one_in, seed).map(|tracer| {
+            let mut text = text.clone();
+            text.extend_from_slice(b"traceparent: ");
+            let parent_at = text.len();
+            text.extend_from_slice(&[b'0'; TRACEPARENT_LEN]);
+            text.extend_from_slice(b"\r\n");
+            TracedHeads { tracer, heads: heads(text, head, sizes), parent_at }
+        });
+        Self { heads: heads(text, head, sizes), id_at, traced }
     }
 
     /// Puts the head for `payload` into `out`, which keeps its memory from request to request.
     pub fn render(&self, payload: &Payload, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(&self.heads[payload.size_class]);
+        let traced = self
+            .traced
+            .as_ref()
+            .and_then(|traced| traced.tracer.traceparent(payload.request).map(|parent| (traced, parent)));
+        if let Some((TracedHeads { heads, parent_at, .. }, parent)) = traced {
+            out.extend_from_slice(&heads[payload.size_class]);
+            out[*parent_at..parent_at + TRACEPARENT_LEN].copy_from_slice(&parent);
+        } else {
+            out.extend_from_slice(&self.heads[payload.size_class]);
+        }
         out[self.id_at..self.id_at + ID_LEN].copy_from_slice(&payload.id);
     }
+}
+
+/// The heads that begin with `text`, for each of the body lengths in `sizes`.
+fn heads(mut text: Vec<u8>, head: &RequestHead, sizes: &[u64]) -> Vec<Vec<u8>> {
+    let has_body = sizes.iter().any(|size| *size > 0);
+    for (name, value) in default_headers(head, has_body) {
+        if !head.headers.contains_key(&name) {
+            push_header(&mut text, &name, value.as_bytes());
+        }
+    }
+    for (name, value) in &head.headers {
+        push_header(&mut text, name, value.as_bytes());
+    }
+    let expects_length = has_body || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let with_length = |size: &u64| {
+        let mut text = text.clone();
+        if expects_length {
+            push_header(&mut text, &CONTENT_LENGTH, size.to_string().as_bytes());
+        }
+        text.extend_from_slice(b"\r\n");
+        text
+    };
+    sizes.iter().map(with_length).collect()
 }
 
 fn default_headers(head: &RequestHead, has_body: bool) -> Vec<(HeaderName, String)> {
@@ -129,7 +159,7 @@ mod tests {
     fn rendered(head: &RequestHead, body: &Body) -> String {
         let payload = body.payload(RunId::from_seed(1), 5);
         let mut out = Vec::new();
-        RequestTemplate::new(head, &body.sizes()).render(&payload, &mut out);
+        RequestTemplate::new(head, &body.sizes(), 0, 1).render(&payload, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -143,15 +173,21 @@ mod tests {
     }
 
     #[test]
-    fn each_body_size_has_its_own_length() {
+    fn each_body_size_has_its_own_length_traced_or_not() {
         let body = Body::generated(1, &[64, 16_384]);
-        let template = RequestTemplate::new(&head(Method::POST, &[]), &body.sizes());
+        let template = RequestTemplate::new(&head(Method::POST, &[]), &body.sizes(), 3, 1);
         let mut out = Vec::new();
         for request in 0..20 {
             let payload = body.payload(RunId::from_seed(1), request);
             template.render(&payload, &mut out);
             let text = str::from_utf8(&out).unwrap();
             assert!(text.contains(&format!("content-length: {}\r\n", payload.len)));
+            assert!(text.contains(str::from_utf8(&payload.id).unwrap()));
+            assert_eq!(text.matches("\r\ntraceparent: 00-").count(), usize::from(request % 3 == 0), "{text}");
+            assert_eq!(
+                text.matches("-01\r\nhost: localhost:8080\r\n").count(),
+                usize::from(request % 3 == 0)
+            );
         }
     }
 

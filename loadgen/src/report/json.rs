@@ -105,6 +105,7 @@ struct Config<'a> {
     warmup_ns: u64,
     timeout_ns: u64,
     seed: u64,
+    trace_one_in: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -244,6 +245,7 @@ impl<'a> Config<'a> {
             warmup_ns: plan.warmup_ns(),
             timeout_ns: plan.timeout_ns(),
             seed: plan.seed,
+            trace_one_in: plan.trace_one_in,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Output, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -56,7 +56,11 @@ pub struct EchoServer {
 
 impl EchoServer {
     pub fn start() -> Self {
-        let listen = ["serve", "--", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        Self::start_on("127.0.0.1:0")
+    }
+
+    pub fn start_on(listen: &str) -> Self {
+        let listen = ["serve", "--", "--listen", listen, "--admin", "127.0.0.1:0"];
         let rest = ["--lame-duck", "0s", "--log", "warn"];
         let child = program(&[listen.as_slice(), &rest].concat()).stdout(Stdio::piped()).spawn();
         let mut child = Guard(child.unwrap());
@@ -71,10 +75,134 @@ impl EchoServer {
     }
 }
 
+/// Asks for `path`; the status and the body of the answer.
+pub fn get(addr: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nhost: test\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// A page of metrics.
+pub struct Page(String);
+
+impl Page {
+    pub fn get(addr: SocketAddr) -> Self {
+        let (status, body) = get(addr, "/metrics");
+        assert_eq!(status, 200, "{body}");
+        assert!(body.ends_with("# EOF\n"), "{body}");
+        Self(body)
+    }
+
+    /// The value of one sample, named with its labels.
+    pub fn value(&self, sample: &str) -> f64 {
+        self.find(sample).unwrap_or_else(|| panic!("no {sample} in {}", self.0))
+    }
+
+    pub fn find(&self, sample: &str) -> Option<f64> {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        Some(line.parse().unwrap())
+    }
+
+    /// The sum over all labels.
+    pub fn sum(&self, name: &str) -> f64 {
+        let samples = self.0.lines().filter_map(|line| line.rsplit_once(' '));
+        samples
+            .filter(|(sample, _)| sample.split('{').next() == Some(name))
+            .map(|(_, value)| value.parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// The names of all samples.
+    pub fn names(&self) -> std::collections::BTreeSet<&str> {
+        let samples = self.0.lines().filter(|line| !line.starts_with('#'));
+        samples.filter_map(|line| line.split(['{', ' ']).next()).collect()
+    }
+}
+
+/// Waits for `what` to hold. The bound is for a machine that is stuck, not for one that is slow.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "still waiting: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A loadgen that runs on its own, with its metrics and what it says.
+pub struct Running {
+    pub child: Guard,
+    pub metrics: SocketAddr,
+    pub said: Arc<Mutex<String>>,
+}
+
+impl Running {
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = program(&[args, &["--metrics", "127.0.0.1:0"]].concat());
+        let mut child = Guard(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut stderr = BufReader::new(child.0.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let addr = line
+            .trim()
+            .strip_prefix("loadgen: metrics on http://")
+            .and_then(|rest| rest.strip_suffix("/metrics"));
+        let metrics = addr.unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let saying = Arc::clone(&said);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                *saying.lock().unwrap() += &(line + "\n");
+            }
+        });
+        Self { child, metrics, said }
+    }
+
+    pub fn page(&self) -> Page {
+        Page::get(self.metrics)
+    }
+
+    /// Ends it by SIGTERM; its exit code and its report.
+    pub fn terminate(mut self) -> (Option<i32>, String) {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child.0),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        let mut report = String::new();
+        self.child.0.stdout.take().unwrap().read_to_string(&mut report).unwrap();
+        (self.child.0.wait().unwrap().code(), report)
+    }
+}
+
+/// A file name for this test process; the file is removed when the value is dropped.
+pub struct TempFile(pub String);
+
+impl TempFile {
+    pub fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir();
+        Self(format!("{}/loadgen-test-{}-{name}", dir.display(), std::process::id()))
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(&self.0).unwrap()).unwrap()
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
+    }
+}
+
 /// One request as a scripted server reads it.
 #[derive(Debug)]
 pub struct Request {
     pub id: String,
+    pub traceparent: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -151,7 +279,7 @@ fn converse(stream: TcpStream, script: &(impl Fn(&Request) -> (Vec<u8>, Then) + 
 
 /// Reads one request; `None` when the client has left.
 fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
-    let (mut id, mut len) = (String::new(), 0);
+    let (mut id, mut traceparent, mut len) = (String::new(), None, 0);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     loop {
@@ -159,6 +287,7 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
         reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         match line.trim_end().split_once(": ") {
             Some(("x-request-id", value)) => value.clone_into(&mut id),
+            Some(("traceparent", value)) => traceparent = Some(value.to_owned()),
             Some(("content-length", value)) => len = value.parse().unwrap(),
             Some(_) => {}
             None => break,
@@ -166,5 +295,5 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     }
     let mut body = vec![0; len];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { id, body })
+    Some(Request { id, traceparent, body })
 }
