@@ -17,7 +17,7 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 # Dependencies change rarely and take most of the time, so they are compiled before the sources are copied. Both crates
 # are empty for that long; what is compiled of them is thrown away, or cargo would take it, being newer than the files of
-# a checkout, for the program.
+# a checkout, for the program. Tests and examples stay outside, so the manifests must not name them.
 FROM ${RUST_IMAGE} AS dependencies
 WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
@@ -25,15 +25,17 @@ COPY .cargo .cargo
 COPY server/Cargo.toml server/
 COPY loadgen/Cargo.toml loadgen/
 RUN for crate in server loadgen; do \
-        mkdir "$crate/src" && echo '#![allow(missing_docs)]' | tee "$crate/src/lib.rs" > "$crate/src/main.rs" \
+        sed -i -E '/^\[\[(bench|example|test)\]\]/,/^$/d' "$crate/Cargo.toml" \
+        && mkdir "$crate/src" && echo '#![allow(missing_docs)]' | tee "$crate/src/lib.rs" > "$crate/src/main.rs" \
         && echo 'fn main() {}' >> "$crate/src/main.rs"; \
     done
 RUN cargo build --release --locked --workspace \
     && cargo clean --release --package echo-server --package loadgen
 
 FROM dependencies AS programs
-COPY server server
-COPY loadgen loadgen
+COPY server/LIMITS.md server/
+COPY server/src server/src
+COPY loadgen/src loadgen/src
 # Shown by the metric echo_build_info.
 ARG REVISION=unknown
 ENV ECHO_BUILD_REVISION=${REVISION}
@@ -76,8 +78,9 @@ RUN cargo build --release --locked --package echo-server --features console \
     && cargo clean --release --package echo-server
 
 FROM console-dependencies AS console-programs
-COPY server server
-COPY loadgen loadgen
+COPY server/LIMITS.md server/
+COPY server/src server/src
+COPY loadgen/src loadgen/src
 ARG REVISION=unknown
 ENV ECHO_BUILD_REVISION=${REVISION}
 RUN cargo build --release --locked --package echo-server --features console

@@ -109,7 +109,7 @@ pub(crate) fn run(
     news: &mpsc::Sender<News>,
 ) -> io::Result<WorkerReport> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(async {
+    let report = runtime.block_on(async {
         let threads = shared.plan.threads;
         let connections = (index..shared.plan.connections).step_by(threads.get()).count();
         let opening = Rc::new(Semaphore::new(opening::TOGETHER_MAX));
@@ -126,7 +126,10 @@ pub(crate) fn run(
         let lane = shared.schedule.lane(index as u64, shared.plan.threads_u64());
         let worker = Rc::new(Worker::new(Arc::clone(shared), index, opening, lane, start_ns, connections));
         worker.measure(start_ns, links, phase).await
-    })
+    });
+    // A question to a name server that does not answer must not hold up the end of the run.
+    runtime.shutdown_background();
+    report
 }
 
 impl WorkerReport {

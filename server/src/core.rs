@@ -39,7 +39,6 @@ impl Role {
 /// One server: its configuration, limits, counters, tasks and phase.
 #[derive(Debug)]
 pub(crate) struct Core {
-    #[cfg_attr(not(feature = "console"), expect(dead_code, reason = "only names of tasks tell it"))]
     pub(crate) role: Role,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,

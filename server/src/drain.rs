@@ -5,7 +5,10 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use crate::{core::Core, phase::Phase};
+use crate::{
+    core::{Core, Role},
+    phase::Phase,
+};
 
 /// After the kill, tasks end at their next poll; a handler that blocks its thread would keep us for ever.
 const KILL_WAIT: Duration = Duration::from_secs(1);
@@ -54,7 +57,10 @@ pub(crate) async fn coordinate(core: Arc<Core>, shutdown: impl Future<Output = (
     let patience = |limit| timeout(limit, lifecycle.hurried());
 
     lifecycle.enter(Phase::LameDuck);
-    tracing::info!(lame_duck = ?config.lame_duck, connections = slots.taken(), "draining");
+    // The admin listener's own drain is nobody's business.
+    if core.role == Role::Data {
+        tracing::info!(lame_duck = ?config.lame_duck, connections = slots.taken(), "draining");
+    }
     let _passed_or_hurried = patience(config.lame_duck).await;
 
     lifecycle.close_listeners().await;

@@ -38,7 +38,7 @@ pub(crate) fn print(text: &str) -> bool {
     let lossy =
         lossy::own(io::stdout()).and_then(|out| Lossy::start("echo-print", out, buffering, |_error| {}));
     lossy.is_ok_and(|lossy| {
-        lossy.push(text.as_bytes());
+        text.split_inclusive('\n').for_each(|line| lossy.push(line.as_bytes()));
         lossy.flush(FLUSH_WAIT) && lossy.dropped() == 0
     })
 }

@@ -188,13 +188,16 @@ fn command() -> Command {
                 .help("Print every setting with default, range and reason as Markdown and exit"),
         );
     SETTINGS.iter().fold(command, |command, setting| {
-        command.arg(
-            Arg::new(setting.key)
-                .long(setting.key.replace('_', "-"))
-                .env(setting.env())
-                .value_name(setting.unit())
-                .help(format!("{} [default: {}; {}]", setting.why, setting.default, setting.limit())),
-        )
+        let argument = Arg::new(setting.key)
+            .long(setting.key.replace('_', "-"))
+            .env(setting.env())
+            .value_name(setting.unit())
+            .help(format!("{} [default: {}; {}]", setting.why, setting.default, setting.limit()));
+        command.arg(match setting.kind {
+            // `--lab` alone is `--lab on`.
+            Kind::Switch(_) => argument.num_args(0..=1).default_missing_value("on"),
+            _ => argument,
+        })
     })
 }
 
@@ -437,6 +440,13 @@ mod tests {
             error.contains("--header-max = 128KiB") && error.contains("--http1-buffer-max = 32KiB"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_switch_alone_is_on() {
+        let parsed = |args: &[&str]| parse(args).unwrap().console_resources;
+        assert!(parsed(&["--console-resources"]) && parsed(&["--console-resources", "--backlog=7"]));
+        assert!(!parsed(&["--console-resources", "off"]) && !parsed(&[]));
     }
 
     #[test]

@@ -35,6 +35,17 @@ pub(crate) const BUCKETS: [Duration; 18] = [
 /// The bounds, and infinity.
 const COUNTS: usize = BUCKETS.len() + 1;
 
+/// The bounds in nanoseconds: one comparison each, and not one of seconds and one of their fraction.
+const BOUNDS_NS: [u64; BUCKETS.len()] = {
+    let mut bounds = [0; BUCKETS.len()];
+    let mut i = 0;
+    while i < BUCKETS.len() {
+        bounds[i] = BUCKETS[i].as_secs() * 1_000_000_000 + BUCKETS[i].subsec_nanos() as u64;
+        i += 1;
+    }
+    bounds
+};
+
 /// One thread's part of a histogram.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
@@ -44,14 +55,19 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn record(&self, duration: Duration) {
-        self.counts[bucket(duration)].fetch_add(1, Relaxed);
-        // 584 years of nanoseconds fit.
-        self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        let ns = nanos(duration);
+        self.counts[bucket(ns)].fetch_add(1, Relaxed);
+        self.sum_ns.fetch_add(ns, Relaxed);
     }
 }
 
-fn bucket(duration: Duration) -> usize {
-    BUCKETS.partition_point(|bound| *bound < duration)
+fn bucket(ns: u64) -> usize {
+    BOUNDS_NS.partition_point(|bound| *bound < ns)
+}
+
+/// 584 years fit.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A histogram summed over its threads.
@@ -95,7 +111,7 @@ impl Exemplars {
     /// For sampled requests only: it reads the clock and takes a lock. It never waits for it: whoever holds it writes
     /// an exemplar that is as good, or reads one that is as new.
     pub(crate) fn keep(&self, duration: Duration, trace_id: NonZeroU128) {
-        if let Ok(mut slot) = self.0.get_or_init(Box::default)[bucket(duration)].try_lock() {
+        if let Ok(mut slot) = self.0.get_or_init(Box::default)[bucket(nanos(duration))].try_lock() {
             *slot = Some(Exemplar { trace_id, duration, at: SystemTime::now() });
         }
     }

@@ -48,8 +48,8 @@ pub(super) fn layer(
     Ok(layer.with_filter(filter).boxed())
 }
 
-fn is_event(metadata: &Metadata<'_>) -> bool {
-    metadata.is_event()
+fn is_no_span(metadata: &Metadata<'_>) -> bool {
+    !metadata.is_span()
 }
 
 /// The log of the process, once there is one.
@@ -75,8 +75,8 @@ impl Filter {
         let (targets, handle) = reload::Layer::new(text.parse::<Targets>()?);
         // What a line needs of a span it finds in the current `TraceContext`, at no cost per span. Without a hint this
         // half would count as one that wants all, and every call site of the process would be asked.
-        let events = filter_fn(is_event).with_max_level_hint(LevelFilter::TRACE);
-        Ok((targets.and(events), Self { handle, text: Mutex::new(text.to_owned()) }))
+        let no_spans = filter_fn(is_no_span).with_max_level_hint(LevelFilter::TRACE);
+        Ok((targets.and(no_spans), Self { handle, text: Mutex::new(text.to_owned()) }))
     }
 
     /// The one of this process; `None` where the log is somebody else's.

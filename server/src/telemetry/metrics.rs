@@ -395,7 +395,7 @@ impl Metrics {
         series(&self.exemplars, labels, status).keep(duration, trace_id);
     }
 
-    /// The examples of one series' buckets; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
+    /// The exemplar of one bucket of one series; labels by their places in [`METHODS`], [`STATUS_CLASSES`] and [`VERSIONS`].
     pub(crate) fn exemplar(
         &self,
         (method, class, version): (usize, usize, usize),
