@@ -307,7 +307,8 @@ fn body(source: BodySource, seed: u64) -> Result<Body, PlanError> {
 mod tests {
     use super::*;
 
-    fn error(change: impl FnOnce(&mut PlanOptions)) -> String {
+    /// Why there is no plan of the default options with one change.
+    pub(super) fn error(change: impl FnOnce(&mut PlanOptions)) -> String {
         let mut options = PlanOptions::new("http://localhost/");
         change(&mut options);
         Plan::new(options).unwrap_err().to_string()

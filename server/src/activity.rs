@@ -14,7 +14,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, core::Core};
+use crate::{config::Config, core::Core, telemetry::histogram::nanos};
 
 /// What one connection is doing, as its socket, its requests and its lifecycle see it.
 ///
@@ -162,11 +162,6 @@ impl Activity {
     fn at(&self, nanos: u64) -> Instant {
         self.0.born + Duration::from_nanos(nanos)
     }
-}
-
-/// 584 years fit.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// One request in progress, from its head to the end of its response body. Its owner calls [`Self::end`] on drop, with

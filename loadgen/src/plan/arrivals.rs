@@ -81,13 +81,7 @@ fn valid_stages(stages: Stages, warmup: Duration) -> Result<Stages, PlanError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Plan;
-
-    fn error(change: impl FnOnce(&mut PlanOptions)) -> String {
-        let mut options = PlanOptions::new("http://localhost/");
-        change(&mut options);
-        Plan::new(options).unwrap_err().to_string()
-    }
+    use crate::plan::tests::error;
 
     #[test]
     fn stages_that_cannot_be_are_named_with_their_limit_and_flag() {

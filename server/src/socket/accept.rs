@@ -4,7 +4,7 @@
 use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{
     linger::LingerLimits,
@@ -16,7 +16,10 @@ use crate::{
     core::{Core, Slots},
     request::HttpService,
     task::{TaskKind, spawn, spawn_named},
-    telemetry::metrics::{AcceptError, Shed},
+    telemetry::{
+        metrics::{AcceptError, Shed},
+        throttle::Throttle,
+    },
 };
 
 /// Pauses after an `accept` that failed for want of descriptors or memory: doubled from the first to the last.
@@ -59,7 +62,7 @@ struct Acceptor<L, S> {
     /// Given up to accept one client when there is no other descriptor, so that it can be told.
     reserve: Option<File>,
     pause: Duration,
-    logged_at: Option<Instant>,
+    lines: Throttle,
 }
 
 impl<L, S> Acceptor<L, S>
@@ -68,7 +71,14 @@ where
     S: HttpService,
 {
     fn new(listener: L, service: S, core: Arc<Core>) -> Self {
-        Self { listener, service, core, reserve: open_reserve(), pause: BACKOFF.0, logged_at: None }
+        Self {
+            listener,
+            service,
+            core,
+            reserve: open_reserve(),
+            pause: BACKOFF.0,
+            lines: Throttle::new(1, LOG_INTERVAL),
+        }
     }
 
     async fn accept_for_ever(&mut self) -> ! {
@@ -173,10 +183,8 @@ where
         }
     }
 
-    fn log(&mut self, error: &io::Error, message: &'static str) {
-        let now = Instant::now();
-        if self.logged_at.is_none_or(|at| now - at >= LOG_INTERVAL) {
-            self.logged_at = Some(now);
+    fn log(&self, error: &io::Error, message: &'static str) {
+        if self.lines.admit().is_some() {
             tracing::warn!(%error, "{message}");
         }
     }

@@ -66,7 +66,7 @@ fn bucket(ns: u64) -> usize {
 }
 
 /// 584 years fit.
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -3,15 +3,13 @@
 
 use std::{
     cell::Cell,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use tokio::runtime::{Builder, TaskMeta};
+use tokio::runtime::Builder;
 
+use super::throttle::Throttle;
 use crate::core::Core;
 
 /// One line per this time, however many slow polls there are; the counter has them all.
@@ -26,7 +24,7 @@ pub(crate) fn watch(builder: &mut Builder, core: &Arc<Core>) {
     }
     // Not an `Arc`: the server knows its runtimes, and these would know the server for ever.
     let core = Arc::downgrade(core);
-    let quiet = Quiet::default();
+    let lines = Throttle::new(1, LOG_INTERVAL);
     builder.on_before_task_poll(|_task| BEGAN.set(Some(Instant::now())));
     builder.on_after_task_poll(move |task| {
         let Some(took) = BEGAN.take().map(|began| began.elapsed()).filter(|took| *took >= limit) else {
@@ -35,33 +33,14 @@ pub(crate) fn watch(builder: &mut Builder, core: &Arc<Core>) {
         if let Some(core) = core.upgrade() {
             core.metrics.shard().slow_polls.fetch_add(1, Relaxed);
         }
-        quiet.warn(task, took, limit);
-    });
-}
-
-/// Keeps a flood of slow polls from becoming a flood of lines.
-#[derive(Default)]
-struct Quiet {
-    logged_at: Mutex<Option<Instant>>,
-    untold: AtomicU64,
-}
-
-impl Quiet {
-    fn warn(&self, task: &TaskMeta<'_>, took: Duration, limit: Duration) {
-        {
-            let mut logged_at = self.logged_at.lock().unwrap_or_else(PoisonError::into_inner);
-            if logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
-                self.untold.fetch_add(1, Relaxed);
-                return;
-            }
-            *logged_at = Some(Instant::now());
+        if let Some(others) = lines.admit() {
+            tracing::warn!(
+                task = %task.id(),
+                spawned_at = %task.spawned_at(),
+                ?took,
+                others,
+                "a poll took longer than --slow-poll {limit:?}: its task blocks a worker"
+            );
         }
-        tracing::warn!(
-            task = %task.id(),
-            spawned_at = %task.spawned_at(),
-            ?took,
-            others = self.untold.swap(0, Relaxed),
-            "a poll took longer than --slow-poll {limit:?}: its task blocks a worker"
-        );
-    }
+    });
 }
