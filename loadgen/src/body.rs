@@ -14,6 +14,9 @@ pub const RUN_LEN: usize = 16;
 /// Bytes of random content that windows are cut from; small enough to stay in the second-level cache.
 const POOL_LEN: usize = 256 * 1024;
 
+/// Bodies up to this size are copied, so that one plain write or one frame sends them.
+pub(crate) const INLINE_BODY_MAX: u64 = 2 * 1024;
+
 /// What the requests of a run carry.
 #[derive(Clone, Debug)]
 pub enum Body {
@@ -112,8 +115,17 @@ impl Generated {
         if has_id(payload) && position < ID_LEN as u64 {
             return &payload.id[to_index(position)..];
         }
-        let start = (payload.offset + to_index(position % POOL_LEN as u64)) % POOL_LEN;
-        &self.pool[start..]
+        &self.pool[self.pool_index(payload, position)..]
+    }
+
+    /// Where in the pool the byte at `position` stands, behind the id.
+    pub(crate) fn pool_index(&self, payload: &Payload, position: u64) -> usize {
+        (payload.offset + to_index(position % POOL_LEN as u64)) % self.pool.len()
+    }
+
+    /// The pool.
+    pub(crate) fn pool(&self) -> Arc<[u8]> {
+        Arc::clone(&self.pool)
     }
 }
 

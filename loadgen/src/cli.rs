@@ -9,7 +9,7 @@ use http::{
 };
 
 use crate::{
-    engine::request::parse_header,
+    engine::{request::parse_header, tls::TlsOptions},
     healthcheck,
     live::Progress,
     plan::{BODY_LEN_MAX, BodySource, CONNECTIONS_DEFAULT, CheckMode, Plan, PlanError, PlanOptions},
@@ -35,6 +35,7 @@ Examples:
   loadgen -c 64 -z 10s http://localhost:8080/
   loadgen -q 2k -z 30s --warmup 5s http://localhost:8080/
   loadgen -q 1k -z 30s --body-size 64,16k --seed 42 --json run.json http://localhost:8080/echo
+  loadgen --http2 --streams 10 -c 8 -q 5k --insecure https://localhost:8443/
   loadgen --stages '10s@500,30s@500->5000,20s@5000->500' --repeat --metrics 0.0.0.0:9091 http://localhost:8080/
   loadgen -n 100k -m PUT -D body.bin -T image/png -H 'X-Key: v' http://localhost:8080/echo
 
@@ -116,8 +117,9 @@ pub struct ServeArgs {
 
 /// Flags of a run.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct RunArgs {
-    /// Target, e.g. http://localhost:8080/echo
+    /// Target, e.g. http://localhost:8080/echo or https://localhost:8443/
     #[arg(required = true, env = "LOADGEN_URL")]
     pub url: Option<String>,
     /// Open loop: requests per second in total over all threads (k and m allowed); closed loop without
@@ -133,6 +135,27 @@ pub struct RunArgs {
     /// Connections in total
     #[arg(short, long, value_name = "N", default_value_t = CONNECTIONS_DEFAULT, env = "LOADGEN_CONNECTIONS")]
     pub connections: usize,
+    /// Speak HTTP/2: agreed on by ALPN over https://, by prior knowledge over http://
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "LOADGEN_HTTP2")]
+    pub http2: bool,
+    /// Requests at a time on each HTTP/2 connection [default: 1]
+    #[arg(long, value_name = "N", env = "LOADGEN_STREAMS")]
+    pub streams: Option<usize>,
+    /// Trust any certificate of the server
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "LOADGEN_INSECURE")]
+    pub insecure: bool,
+    /// Trust the certificates in this file (PEM) instead of the built-in roots
+    #[arg(long, value_name = "FILE", env = "LOADGEN_CACERT")]
+    pub cacert: Option<PathBuf>,
+    /// Client certificate with its chain (PEM)
+    #[arg(long, value_name = "FILE", env = "LOADGEN_CERT")]
+    pub cert: Option<PathBuf>,
+    /// Private key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "LOADGEN_KEY")]
+    pub key: Option<PathBuf>,
+    /// Connect to this Unix socket; the URL still says what is asked for
+    #[arg(long, value_name = "PATH", env = "LOADGEN_UNIX")]
+    pub unix: Option<PathBuf>,
     /// Stop after this many requests (k and m allowed), warm-up not counted
     #[arg(short = 'n', long, value_name = "N", value_parser = count, env = "LOADGEN_REQUESTS")]
     pub requests: Option<u64>,
@@ -211,6 +234,10 @@ impl RunArgs {
             stages: self.stages,
             repeat: self.repeat,
             connections: self.connections,
+            http2: self.http2,
+            streams: self.streams,
+            tls: TlsOptions { insecure: self.insecure, cacert: self.cacert, cert: self.cert, key: self.key },
+            unix: self.unix,
             threads: self.threads,
             requests: self.requests,
             duration: self.duration,

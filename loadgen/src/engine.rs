@@ -1,47 +1,35 @@
-//! Without reading while it still writes, a large body against a streaming echo would deadlock: both sides
-//! would wait for the other to empty its socket buffer.
+//! Without one small interface, each way to carry a request (raw HTTP/1.1, TLS, HTTP/2) would count and check differently.
 //!
-//! The raw HTTP/1.1 engine: one socket, one request at a time, one write and one read per small request, and
-//! no allocation once its buffers have grown.
+//! A [`Link`] takes one request at a time: a connection of its own for HTTP/1.1, a stream of a shared one for HTTP/2.
 
 mod head;
+pub mod http2;
+pub mod raw;
 pub mod request;
 pub mod response;
+pub mod tls;
+pub mod wire;
 
 pub use self::head::Malformed;
 
 use std::{
     cell::RefCell,
-    io::{self, IoSlice},
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
+    task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio_rustls::client::TlsStream;
 
 use self::{
+    http2::{Http2Template, stream::StreamLink},
+    raw::RawLink,
     request::RequestTemplate,
-    response::{Eof, Event, Parser, Progress},
+    wire::Socket,
 };
 use crate::{
     body::{Body, Payload},
-    failure::{Failure, FailureClass},
-    verify::{Check, Checker},
+    failure::Failure,
+    verify::Check,
 };
-
-/// Bodies up to this size are copied behind the head, so that one plain write sends both.
-const INLINE_BODY_MAX: u64 = 2 * 1024;
-
-/// Bytes that one request may write or read before the other connections of the worker have their turn.
-const TURN_BYTES_MAX: usize = 256 * 1024;
-
-/// Pieces of a larger body that go into one vectored write: head, id, end of the pool, its beginning.
-const SLICES_MAX: usize = 4;
 
 /// Size of the receive buffer that all connections of a worker share.
 pub const RECEIVE_BUFFER_LEN: usize = 64 * 1024;
@@ -49,21 +37,14 @@ pub const RECEIVE_BUFFER_LEN: usize = 64 * 1024;
 /// What all requests of a run have in common.
 #[derive(Debug)]
 pub struct Job {
-    /// Rendered request heads.
+    /// Rendered request heads for HTTP/1.1.
     pub template: RequestTemplate,
+    /// Request heads for HTTP/2, if that is spoken.
+    pub http2: Option<Http2Template>,
     /// Source of the bodies.
     pub body: Body,
     /// What the responses are held against.
     pub check: Check,
-}
-
-/// One open connection.
-#[derive(Debug)]
-pub struct Link {
-    stream: TcpStream,
-    parser: Parser,
-    /// The head of the current request and the part of its body that is sent with it.
-    out: Vec<u8>,
 }
 
 /// What became of one request on its connection.
@@ -77,31 +58,24 @@ pub struct Exchange {
     pub body_received: u64,
     /// Right, or what was wrong.
     pub result: Result<(), Failure>,
-    /// False if the connection must not be used again.
+    /// False if the link must not be used again.
     pub reusable: bool,
+    /// True if the server has provably not processed the request, so that it may be sent again (RFC 9113 section 8.7).
+    pub refused: bool,
+}
+
+/// A place on which one request at a time can be under way.
+#[derive(Debug)]
+pub enum Link {
+    /// HTTP/1.1 over TCP or a Unix socket.
+    Plain(RawLink<Socket>),
+    /// HTTP/1.1 over TLS.
+    Tls(Box<RawLink<TlsStream<Socket>>>),
+    /// A stream of an HTTP/2 connection.
+    Http2(StreamLink),
 }
 
 impl Link {
-    /// Opens a connection to the first of `addresses` that accepts one.
-    ///
-    /// # Errors
-    /// A [`Failure`] of one of the connect classes.
-    pub async fn open(
-        addresses: &[SocketAddr],
-        timeout: Duration,
-        to_head_request: bool,
-    ) -> Result<Self, Failure> {
-        let stream = tokio::time::timeout(timeout, TcpStream::connect(addresses))
-            .await
-            .map_err(|_elapsed| {
-                let detail = format!("not connected after {timeout:?}");
-                Failure::new(FailureClass::ConnectTimeout, detail)
-            })?
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .map_err(|error| Failure::connect(&error))?;
-        Ok(Self { stream, parser: Parser::new(to_head_request), out: Vec::new() })
-    }
-
     /// Sends the request that carries `payload` and checks the response; gives up when `expired` says so.
     pub async fn exchange(
         &mut self,
@@ -110,192 +84,20 @@ impl Link {
         receive: &RefCell<Box<[u8]>>,
         expired: impl Fn() -> bool,
     ) -> Exchange {
-        self.parser.reset();
-        job.template.render(payload, &mut self.out);
-        let mut transfer = Transfer::new(self, job, payload);
-        let result = std::future::poll_fn(|cx| {
-            if expired() {
-                let detail = "no complete response within the timeout";
-                return Poll::Ready(Err(Failure::new(FailureClass::Timeout, detail)));
-            }
-            transfer.poll(cx, receive)
-        })
-        .await;
-        transfer.end(result)
+        match self {
+            Self::Plain(link) => link.exchange(job, payload, receive, expired).await,
+            Self::Tls(link) => link.exchange(job, payload, receive, expired).await,
+            // On the heap, so that it makes no connection of the raw engine larger.
+            Self::Http2(link) => Box::pin(link.exchange(job, payload, expired)).await,
+        }
     }
 
-    /// Ready when an idle connection is of no further use: closed by the peer, or sending unasked.
+    /// Ready when an idle link is of no further use: closed by the peer, told to go, or sending unasked.
     pub fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if ready!(self.stream.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            match self.stream.try_read(&mut [0]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                _ => return Poll::Ready(()),
-            }
+        match self {
+            Self::Plain(link) => link.poll_lost(cx),
+            Self::Tls(link) => link.poll_lost(cx),
+            Self::Http2(link) => link.poll_lost(cx),
         }
     }
-}
-
-/// One request and its response while they are under way.
-struct Transfer<'a> {
-    stream: &'a mut TcpStream,
-    parser: &'a mut Parser,
-    out: &'a [u8],
-    body: &'a Body,
-    payload: &'a Payload,
-    head_len: u64,
-    /// Bytes of head and body sent so far.
-    sent: u64,
-    write_error: Option<io::Error>,
-    checker: Checker<'a>,
-}
-
-impl<'a> Transfer<'a> {
-    fn new(link: &'a mut Link, job: &'a Job, payload: &'a Payload) -> Self {
-        let head_len = link.out.len() as u64;
-        if payload.len <= INLINE_BODY_MAX {
-            let mut position = 0;
-            while position < payload.len {
-                let piece = job.body.piece(payload, position);
-                link.out.extend_from_slice(piece);
-                position += piece.len() as u64;
-            }
-        }
-        Self {
-            stream: &mut link.stream,
-            parser: &mut link.parser,
-            out: &link.out,
-            body: &job.body,
-            payload,
-            head_len,
-            sent: 0,
-            write_error: None,
-            checker: Checker::new(job.check, &job.body, payload),
-        }
-    }
-
-    /// Sends and receives what the socket takes and has. Ready when the response is complete, be it before
-    /// the request is: a server may reject a body that it has not read.
-    fn poll(&mut self, cx: &mut Context<'_>, receive: &RefCell<Box<[u8]>>) -> Poll<Result<(), Failure>> {
-        self.send(cx);
-        self.poll_receive(cx, receive)
-    }
-
-    /// Writes until all is sent, the socket is full or the turn is over. An error is kept: the answer may be
-    /// here already.
-    fn send(&mut self, cx: &mut Context<'_>) {
-        let turn_end = self.sent + TURN_BYTES_MAX as u64;
-        while self.sent < self.head_len + self.payload.len && self.write_error.is_none() {
-            if self.sent >= turn_end {
-                cx.waker().wake_by_ref();
-                return;
-            }
-            match self.poll_write(cx) {
-                Poll::Ready(Ok(0)) => self.write_error = Some(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => self.sent += written as u64,
-                Poll::Ready(Err(error)) => self.write_error = Some(error),
-                Poll::Pending => return,
-            }
-        }
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let out_len = self.out.len() as u64;
-        let buffered = usize::try_from(self.sent).ok().and_then(|sent| self.out.get(sent..));
-        let first = buffered.unwrap_or_default();
-        let mut position = self.sent.max(out_len) - self.head_len;
-        let stream = Pin::new(&mut *self.stream);
-        if position == self.payload.len {
-            return stream.poll_write(cx, first);
-        }
-        let mut slices = [IoSlice::new(first); SLICES_MAX];
-        for slice in &mut slices[1..] {
-            let piece = self.body.piece(self.payload, position);
-            let piece = &piece[..piece.len().min(TURN_BYTES_MAX)];
-            *slice = IoSlice::new(piece);
-            position += piece.len() as u64;
-        }
-        stream.poll_write_vectored(cx, &slices)
-    }
-
-    fn poll_receive(
-        &mut self,
-        cx: &mut Context<'_>,
-        receive: &RefCell<Box<[u8]>>,
-    ) -> Poll<Result<(), Failure>> {
-        let mut buffer = receive.borrow_mut();
-        let turn_end = self.checker.received() + TURN_BYTES_MAX as u64;
-        loop {
-            if self.checker.received() >= turn_end {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            // `poll_read` clears the readiness after a short read, so a small response costs one read.
-            let mut read = ReadBuf::new(&mut buffer);
-            match ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut read)) {
-                Err(error) => {
-                    return Poll::Ready(Err(Failure::transfer(&error, self.parser.has_started())));
-                }
-                Ok(()) if read.filled().is_empty() => return Poll::Ready(self.eof()),
-                Ok(()) => {}
-            }
-            let bytes = read.filled();
-            let checker = &mut self.checker;
-            let progress = self.parser.feed(bytes, |event| match event {
-                Event::Head { status, request_id } => checker.head(status, request_id),
-                Event::Body(piece) => checker.body(piece),
-            });
-            match progress {
-                Ok(Progress::NeedMore) => {}
-                Ok(Progress::Complete { used }) if used == bytes.len() => {
-                    return Poll::Ready(self.checker.finish());
-                }
-                Ok(Progress::Complete { used }) => {
-                    let detail = format!("{} bytes after the end of the response", bytes.len() - used);
-                    return Poll::Ready(Err(Failure::new(FailureClass::Protocol, detail)));
-                }
-                Err(malformed) => {
-                    let failure = Failure::new(FailureClass::Protocol, malformed.to_string());
-                    return Poll::Ready(Err(failure));
-                }
-            }
-        }
-    }
-
-    fn eof(&mut self) -> Result<(), Failure> {
-        match (self.parser.eof(), &self.write_error) {
-            (Eof::Complete, _) => self.checker.finish(),
-            (Eof::BeforeResponse, Some(error)) => Err(Failure::transfer(error, false)),
-            (Eof::BeforeResponse, None) => {
-                Err(Failure::new(FailureClass::EofBeforeResponse, "closed without an answer"))
-            }
-            (Eof::Truncated, _) => {
-                let detail = format!("closed after {} body bytes", self.checker.received());
-                Err(Failure::new(FailureClass::Truncated, detail))
-            }
-        }
-    }
-
-    fn end(self, result: Result<(), Failure>) -> Exchange {
-        let sent_whole = self.sent == self.head_len + self.payload.len;
-        let framing_intact = match &result {
-            Ok(()) => true,
-            Err(failure) => is_answer(failure.class),
-        };
-        Exchange {
-            status: self.checker.status(),
-            body_sent: self.sent.saturating_sub(self.head_len),
-            body_received: self.checker.received(),
-            result,
-            reusable: sent_whole && framing_intact && self.parser.is_reusable(),
-        }
-    }
-}
-
-/// True for failures of a response that was complete: its connection is still in step.
-fn is_answer(class: FailureClass) -> bool {
-    class.is_wrong_echo()
-        || matches!(class, FailureClass::Status3xx | FailureClass::Status4xx | FailureClass::Status5xx)
 }

@@ -28,7 +28,7 @@ pub enum FailureClass {
     Truncated,
     /// No complete response within the timeout; censored, so the latency is a lower bound.
     Timeout,
-    /// The bytes are not an HTTP/1.1 response.
+    /// The bytes are not a response of the protocol that is spoken.
     Protocol,
     /// A redirect, which is never followed.
     Status3xx,
@@ -42,11 +42,17 @@ pub enum FailureClass {
     WrongLength,
     /// The answer belongs to another request.
     Foreign,
+    /// TLS failed: a certificate, a version, a protocol that nobody agreed to, an alert.
+    Tls,
+    /// The server reset the HTTP/2 stream of the request.
+    StreamReset,
+    /// The server ended the HTTP/2 connection with an error while the request was under way.
+    GoAway,
 }
 
 impl FailureClass {
     /// All classes, in the order in which reports list them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectOther,
@@ -64,6 +70,9 @@ impl FailureClass {
         Self::WrongBody,
         Self::WrongLength,
         Self::Foreign,
+        Self::Tls,
+        Self::StreamReset,
+        Self::GoAway,
     ];
 
     /// The name in reports and JSON.
@@ -86,6 +95,9 @@ impl FailureClass {
             Self::WrongBody => "wrong_body",
             Self::WrongLength => "wrong_length",
             Self::Foreign => "foreign",
+            Self::Tls => "tls",
+            Self::StreamReset => "stream_reset",
+            Self::GoAway => "go_away",
         }
     }
 
@@ -136,9 +148,19 @@ impl Failure {
 
     /// An established connection failed; `answered` tells whether response bytes had arrived.
     pub fn transfer(error: &io::Error, answered: bool) -> Self {
-        let class = if answered { FailureClass::ResetMidBody } else { FailureClass::ResetBeforeResponse };
+        let by_tls = is_from_tls(error);
+        let class = match answered {
+            _ if by_tls => FailureClass::Tls,
+            true => FailureClass::ResetMidBody,
+            false => FailureClass::ResetBeforeResponse,
+        };
         Self::new(class, error.to_string())
     }
+}
+
+fn is_from_tls(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>()).is_some()
 }
 
 fn remedy(class: FailureClass) -> &'static str {

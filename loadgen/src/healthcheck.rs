@@ -25,6 +25,9 @@ const STATUS_LINE_MAX: usize = 256;
 /// If nobody answers in time, or with another status.
 pub fn run(url: &str) -> anyhow::Result<String> {
     let target = Target::parse(url)?;
+    if target.https {
+        bail!("{url}: a probe asks over plain http://");
+    }
     let line = ask(&target).with_context(|| format!("no answer from {url} within {TIMEOUT:?}"))?;
     let mut parts = line.split(' ');
     let (version, status) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

@@ -5,7 +5,7 @@
 //! thread, one runtime, nothing shared); [`engine`] sends [`body`] and head and reads the response, which
 //! [`verify`] checks byte by byte; [`record`] counts it and keeps its [`latency`]. [`run`] leads the workers,
 //! [`live`] shows their progress, [`verdict`] says what the figures are worth, [`report`] prints them. [`demo`]
-//! does all of that against a server of its own.
+//! does all of that against a server of its own; [`program`] is the command.
 
 mod addresses;
 pub mod board;
@@ -28,6 +28,8 @@ mod opening;
 pub mod pacer;
 mod patrol;
 pub mod plan;
+pub mod program;
+mod pulse;
 pub mod record;
 pub mod report;
 pub mod run;

@@ -2,9 +2,11 @@
 
 mod arrivals;
 mod limits;
+mod transport;
 
 use std::{
     num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,16 +16,24 @@ use http::{HeaderMap, Method};
 use crate::{
     body::Body,
     clock::nanos,
-    engine::request::RequestHead,
+    engine::{
+        Job,
+        http2::Http2Template,
+        request::{RequestHead, RequestTemplate},
+        tls::{Tls, TlsOptions},
+    },
     schedule::{Arrivals, Schedule},
     stages::Stages,
     target::Target,
     verify::Check,
 };
 
-pub use self::limits::BODY_LEN_MAX;
 use self::limits::{
-    CONNECTIONS_MAX, DURATION_MAX, REQUESTS_MAX, THREADS_MAX, TIMEOUT_MAX, within, within_time,
+    CONNECTIONS_MAX, DURATION_MAX, REQUESTS_MAX, STREAMS_MAX, THREADS_MAX, TIMEOUT_MAX, within, within_time,
+};
+pub use self::{
+    limits::BODY_LEN_MAX,
+    transport::{Protocol, STREAMS_DEFAULT},
 };
 
 /// Duration of a run for which neither `-z` nor `-n` is given.
@@ -65,7 +75,7 @@ pub enum CheckMode {
 /// A run as it is asked for: each field is a flag.
 #[derive(Clone, Debug)]
 pub struct PlanOptions {
-    /// `http://host[:port][/path]`.
+    /// `http[s]://host[:port][/path]`.
     pub url: String,
     /// `-m`; GET without a body, POST with one.
     pub method: Option<Method>,
@@ -83,6 +93,14 @@ pub struct PlanOptions {
     pub repeat: bool,
     /// `-c`.
     pub connections: usize,
+    /// `--http2`.
+    pub http2: bool,
+    /// `--streams`.
+    pub streams: Option<usize>,
+    /// `--insecure`, `--cacert`, `--cert`, `--key`.
+    pub tls: TlsOptions,
+    /// `--unix`.
+    pub unix: Option<PathBuf>,
     /// `--threads`; one per core without.
     pub threads: Option<usize>,
     /// `-n`.
@@ -112,6 +130,10 @@ impl PlanOptions {
             stages: None,
             repeat: false,
             connections: CONNECTIONS_DEFAULT,
+            http2: false,
+            streams: None,
+            tls: TlsOptions::default(),
+            unix: None,
             threads: None,
             requests: None,
             duration: None,
@@ -136,6 +158,12 @@ pub struct Plan {
     pub check: Check,
     /// When requests are due.
     pub arrivals: Arrivals,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How TLS is spoken, for an https URL.
+    pub tls: Option<Tls>,
+    /// The socket to connect to, instead of the host of the URL.
+    pub unix: Option<PathBuf>,
     /// Connections over all threads.
     pub connections: usize,
     /// Worker threads.
@@ -152,6 +180,7 @@ pub struct Plan {
     pub seed: u64,
     /// One request in so many asks for its trace; none if 0.
     pub trace_one_in: u64,
+    http2_template: Option<Http2Template>,
 }
 
 /// A value that no run can have. The message names the value, the limit and the flag.
@@ -182,7 +211,7 @@ impl Plan {
         arrivals::one_end(&options)?;
         let target = Target::parse(&options.url)?;
         let has_body = !matches!(options.body, BodySource::None);
-        let method = options.method.unwrap_or(if has_body { Method::POST } else { Method::GET });
+        let method = options.method.clone().unwrap_or(if has_body { Method::POST } else { Method::GET });
         let check = resolve_check(options.check, has_body, &method)?;
         let connections = within(options.connections, 1, CONNECTIONS_MAX, "-c/--connections")?;
         let threads = threads(options.threads, connections)?;
@@ -203,10 +232,16 @@ impl Plan {
         let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 53));
         let ends_otherwise = options.requests.is_some() || options.stages.is_some() || options.repeat;
         let duration = options.duration.or_else(|| (!ends_otherwise).then_some(DURATION_DEFAULT));
+        let head = RequestHead::new(method, &target, options.headers.clone());
+        let body = body(options.body.clone(), seed)?;
         Ok(Self {
-            head: RequestHead::new(method, &target, options.headers),
+            http2_template: transport::http2_template(&options, &head, &body.sizes(), seed)?,
+            head,
+            protocol: transport::protocol(options.http2, options.streams)?,
+            tls: transport::tls(&options.tls, &target, options.http2)?,
+            unix: transport::unix(options.unix)?,
             target,
-            body: body(options.body, seed)?,
+            body,
             check,
             arrivals: arrivals::arrivals(options.rate, options.stages, options.warmup, options.repeat)?,
             connections,
@@ -223,6 +258,12 @@ impl Plan {
     /// When the requests of this run are due.
     pub fn schedule(&self) -> Schedule {
         Schedule::new(&self.arrivals, self.warmup_ns(), self.requests, self.duration_ns())
+    }
+
+    /// What all requests have in common.
+    pub fn job(&self) -> Job {
+        let template = RequestTemplate::new(&self.head, &self.body.sizes(), self.trace_one_in, self.seed);
+        Job { template, http2: self.http2_template.clone(), body: self.body.clone(), check: self.check }
     }
 
     /// Requests per second in an open loop whose rate stays.
@@ -327,7 +368,7 @@ mod tests {
         assert!(error(|options| options.rate = Some(0)).contains("-q/--rate"));
         assert!(error(|options| options.requests = Some(0)).contains("-n/--requests"));
         assert!(error(|options| options.threads = Some(51)).contains("--threads"));
-        assert!(error(|options| options.url = "https://x/".to_owned()).contains("https"));
+        assert!(error(|options| options.url = "ftp://x/".to_owned()).contains("https"));
         assert!(error(|options| options.url = "http://x:0/".to_owned()).contains("port"));
         assert!(error(|options| options.body = BodySource::Sizes(vec![1 << 31])).contains("--body-size"));
     }

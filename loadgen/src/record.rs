@@ -45,6 +45,8 @@ pub struct Counts {
     pub ok: u64,
     /// Sent and unanswered when the run ended.
     pub in_flight_at_end: u64,
+    /// Times that a request was sent again, because the server had provably not processed it; it counts as sent once.
+    pub retried: u64,
     /// All others, by class.
     pub errors: BTreeMap<FailureClass, u64>,
     /// Responses by status, right or wrong.
@@ -78,6 +80,7 @@ impl Counts {
         self.sent += other.sent;
         self.ok += other.ok;
         self.in_flight_at_end += other.in_flight_at_end;
+        self.retried += other.retried;
         for (class, count) in &other.errors {
             *self.errors.entry(*class).or_default() += count;
         }
@@ -121,6 +124,8 @@ pub struct Record {
     pub samples: BTreeMap<FailureClass, String>,
     /// The course of the run.
     pub course: Course,
+    /// Streams that were asked for and that the server does not allow.
+    pub places_unavailable: u64,
 }
 
 impl Record {
@@ -134,6 +139,7 @@ impl Record {
             censored: Censored::default(),
             samples: BTreeMap::new(),
             course: Course::new(window_ns),
+            places_unavailable: 0,
         }
     }
 
@@ -165,6 +171,12 @@ impl Record {
             self.censored.timeout += u64::from(timed_out);
             self.add_latency(completion.stamps);
         }
+    }
+
+    /// A request will be sent again.
+    pub fn retried(&mut self, measured: bool) {
+        let counts = if measured { &mut self.measured } else { &mut self.warmup };
+        counts.retried += 1;
     }
 
     /// Records a request that was sent and is still unanswered at the end of the run.
@@ -206,6 +218,7 @@ impl Record {
             self.samples.entry(*class).or_insert_with(|| sample.clone());
         }
         self.course.merge(&other.course);
+        self.places_unavailable += other.places_unavailable;
     }
 
     fn add_latency(&mut self, stamps: Stamps) {

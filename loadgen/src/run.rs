@@ -7,10 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Method;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
 };
 
 use crate::{
@@ -18,8 +17,7 @@ use crate::{
     board::Board,
     clock::monotonic_ns,
     course::WINDOWS,
-    engine::request::RequestTemplate,
-    engine::{Job, Link},
+    engine::Job,
     failure::Failure,
     live::{Progress, ProgressLine},
     plan::Plan,
@@ -148,7 +146,7 @@ pub fn execute(plan: Plan, progress: Progress) -> Result<Outcome, RunError> {
 /// If the run could not begin.
 pub fn execute_on(plan: Plan, progress: Progress, board: Arc<Board>) -> Result<Outcome, RunError> {
     let shared = Arc::new(Shared::new(plan, board));
-    if !shared.endless {
+    if !shared.endless && shared.plan.unix.is_none() {
         shared.addresses.ask_now().map_err(|cause| {
             let host = shared.plan.target.host.clone();
             RunError::Resolve { host, cause }
@@ -179,7 +177,7 @@ pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
     /// True if only a signal ends the run.
     pub(crate) endless: bool,
-    addresses: Addresses,
+    pub(crate) addresses: Addresses,
 }
 
 /// What the controller tells the workers.
@@ -201,32 +199,15 @@ pub(crate) enum News {
 
 impl Shared {
     fn new(plan: Plan, board: Arc<Board>) -> Self {
-        let body = plan.body.clone();
-        let template = RequestTemplate::new(&plan.head, &body.sizes(), plan.trace_one_in, plan.seed);
         let schedule = plan.schedule();
         Self {
             endless: schedule.is_endless(),
             schedule,
-            job: Arc::new(Job { template, body, check: plan.check }),
+            job: Arc::new(plan.job()),
             addresses: Addresses::new(&plan.target),
             board,
             plan,
         }
-    }
-
-    /// Opens one connection, one of those that `opening` permits at a time.
-    pub(crate) async fn open(&self, opening: &Semaphore) -> Result<Link, Failure> {
-        let to_head_request = self.plan.head.method == Method::HEAD;
-        let attempt = async {
-            // The semaphore is never closed; without a permit the attempt just is not limited.
-            let _permit = opening.acquire().await.ok();
-            Link::open(&self.addresses.get().await?, self.connect_timeout(), to_head_request).await
-        };
-        let opened = attempt.await;
-        if opened.is_err() {
-            self.addresses.refresh().await;
-        }
-        opened
     }
 
     /// An empty record for one worker.
@@ -236,7 +217,8 @@ impl Shared {
         Record::new(measured_ns.map_or(WINDOW_NS, |measured_ns| measured_ns.div_ceil(WINDOWS as u64)))
     }
 
-    fn connect_timeout(&self) -> Duration {
+    /// How long opening one connection may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
         if self.endless { self.plan.timeout.min(ENDLESS_CONNECT_TIMEOUT) } else { self.plan.timeout }
     }
 }
@@ -342,7 +324,10 @@ impl Controller<'_> {
     }
 
     fn target(&self) -> String {
-        format!("{}:{}", self.shared.plan.target.host, self.shared.plan.target.port)
+        match &self.shared.plan.unix {
+            Some(path) => path.display().to_string(),
+            None => format!("{}:{}", self.shared.plan.target.host, self.shared.plan.target.port),
+        }
     }
 
     fn progress_interval(&self) -> Duration {

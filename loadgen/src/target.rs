@@ -17,6 +17,8 @@ pub struct Target {
     pub authority: String,
     /// Path and query.
     pub path: String,
+    /// True for https.
+    pub https: bool,
 }
 
 impl Target {
@@ -28,9 +30,11 @@ impl Target {
         let error = |problem: &str| PlanError::new(format!("'{url}'"), problem, "the URL");
         let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
         let uri: Uri = full.parse().map_err(|cause| error(&format!("not a URL ({cause})")))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(error("only http:// is spoken, not https:// or any other scheme"));
-        }
+        let https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(error("only http:// and https:// are spoken, no other scheme")),
+        };
         let authority = uri.authority().filter(|authority| !authority.host().is_empty());
         let authority = authority.ok_or_else(|| error("it has no host"))?;
         if authority.as_str().contains('@') {
@@ -38,7 +42,13 @@ impl Target {
         }
         let port = match authority.port_u16() {
             Some(port) if port > 0 => port,
-            None if authority.as_str() == authority.host() => 80,
+            None if authority.as_str() == authority.host() => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
             _ => return Err(error("the port is not in 1..=65535")),
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -50,6 +60,7 @@ impl Target {
             authority: authority.to_string(),
             // `http://host?query` is asked for as `/?query` (RFC 9112 section 3.2.1).
             path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            https,
         })
     }
 }
@@ -68,13 +79,13 @@ mod tests {
         assert_eq!(Target::parse("http://[::1]/").unwrap().host, "::1");
         assert_eq!(Target::parse("http://h?x").unwrap().path, "/?x");
         assert_eq!(Target::parse("http://h/").unwrap().port, 80);
+        let secure = Target::parse("https://h/").unwrap();
+        assert_eq!((secure.port, secure.https), (443, true));
     }
 
     #[test]
     fn what_cannot_be_talked_to_is_refused() {
-        for url in
-            ["", "http://", "https://h/", "ftp://h/", "http://h:0/", "http://h:99999/", "http://u@h/", "a b"]
-        {
+        for url in ["", "http://", "ftp://h/", "http://h:0/", "http://h:99999/", "http://u@h/", "a b"] {
             assert!(Target::parse(url).is_err(), "{url}");
         }
     }

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
 };
 
@@ -24,15 +24,15 @@ use crate::{
     clock::monotonic_ns,
     connection,
     dispatch::{Dispatch, Next, Ticket},
-    engine::{Job, Link, RECEIVE_BUFFER_LEN},
+    engine::{Job, RECEIVE_BUFFER_LEN},
     failure::Failure,
     latency::Stamps,
-    opening,
+    opening::{self, OpenLink, Opener},
     pacer::Pacer,
     patrol::{Patrol, Usage},
+    pulse::Pulse,
     record::{Completion, Record},
     run::{News, Phase, Shared},
-    schedule::Lane,
 };
 
 /// How long an interrupted run waits for what is in flight.
@@ -65,30 +65,16 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     /// Its number among the workers.
     index: usize,
-    opening: Rc<Semaphore>,
+    opener: Rc<Opener>,
     dispatch: RefCell<Dispatch>,
     slots: RefCell<Vec<Slot>>,
     record: RefCell<Record>,
-    connections_open: Rc<Cell<u64>>,
     last_finished_ns: Cell<u64>,
     spun_ns: Cell<u64>,
-    /// Set whenever a connection is polled, which tells the pacer's waiting from work.
-    worked: Cell<bool>,
+    pulse: Rc<Pulse>,
     /// Set while the pacer waits for a connection to come idle.
     pacer_parked: Cell<bool>,
     connection_idle: Notify,
-}
-
-/// A connection that is counted as open until it is dropped.
-pub(crate) struct OpenLink {
-    pub(crate) link: Link,
-    open: Rc<Cell<u64>>,
-}
-
-impl Drop for OpenLink {
-    fn drop(&mut self) {
-        self.open.update(|open| open - 1);
-    }
 }
 
 /// What the worker knows about one of its connections.
@@ -112,8 +98,10 @@ pub(crate) fn run(
     let report = runtime.block_on(async {
         let threads = shared.plan.threads;
         let connections = (index..shared.plan.connections).step_by(threads.get()).count();
-        let opening = Rc::new(Semaphore::new(opening::TOGETHER_MAX));
-        let links = opening::open_all(shared, &opening, connections, &mut phase, news).await;
+        let places = connections * shared.plan.protocol.streams();
+        let pulse = Rc::new(Pulse::default());
+        let opener = Rc::new(Opener::new(shared, connections, Rc::clone(&pulse)));
+        let links = opening::open_all(&opener, places, &mut phase, news).await;
         // The controller closes the channel's other end only after it has told the phase.
         while *phase.borrow_and_update() == Phase::Connect {
             if phase.changed().await.is_err() {
@@ -124,7 +112,8 @@ pub(crate) fn run(
             return Ok(WorkerReport::empty(shared));
         };
         let lane = shared.schedule.lane(index as u64, shared.plan.threads_u64());
-        let worker = Rc::new(Worker::new(Arc::clone(shared), index, opening, lane, start_ns, connections));
+        let dispatch = Dispatch::new(lane, start_ns);
+        let worker = Rc::new(Worker::new(Arc::clone(shared), index, opener, pulse, dispatch, places));
         worker.measure(start_ns, links, phase).await
     });
     // A question to a name server that does not answer must not hold up the end of the run.
@@ -150,25 +139,24 @@ impl Worker {
     fn new(
         shared: Arc<Shared>,
         index: usize,
-        opening: Rc<Semaphore>,
-        lane: Lane,
-        start_ns: u64,
-        connections: usize,
+        opener: Rc<Opener>,
+        pulse: Rc<Pulse>,
+        dispatch: Dispatch,
+        places: usize,
     ) -> Self {
         Self {
             job: Arc::clone(&shared.job),
             run_id: RunId::from_seed(shared.plan.seed),
             receive: RefCell::new(vec![0; RECEIVE_BUFFER_LEN].into()),
-            opening,
-            dispatch: RefCell::new(Dispatch::new(lane, start_ns)),
-            slots: RefCell::new((0..connections).map(|_| Slot::default()).collect()),
+            opener,
+            dispatch: RefCell::new(dispatch),
+            slots: RefCell::new((0..places).map(|_| Slot::default()).collect()),
             record: RefCell::new(shared.record()),
             shared,
             index,
-            connections_open: Rc::default(),
             last_finished_ns: Cell::new(0),
             spun_ns: Cell::new(0),
-            worked: Cell::new(false),
+            pulse,
             pacer_parked: Cell::new(false),
             connection_idle: Notify::new(),
         }
@@ -178,7 +166,7 @@ impl Worker {
     async fn measure(
         self: Rc<Self>,
         start_ns: u64,
-        links: Vec<Option<Link>>,
+        links: Vec<Option<OpenLink>>,
         mut phase: watch::Receiver<Phase>,
     ) -> io::Result<WorkerReport> {
         let mut pacing = JoinSet::new();
@@ -241,7 +229,7 @@ impl Worker {
                 self.pacer_parked.set(false);
                 continue;
             }
-            let now_ns = pacer.wait_until(due_ns, &self.worked).await?;
+            let now_ns = pacer.wait_until(due_ns, &self.pulse.worked).await?;
             self.spun_ns.set(pacer.spun_ns());
             let mut slots = self.slots.borrow_mut();
             self.dispatch.borrow_mut().release(now_ns, |connection, ticket| {
@@ -289,9 +277,9 @@ impl Worker {
         }
     }
 
-    /// Opens one connection.
-    pub(crate) async fn open(&self) -> Result<Link, Failure> {
-        self.shared.open(&self.opening).await
+    /// Opens link `index`, as [`Opener::open`] does.
+    pub(crate) async fn open(&self, index: usize, shift: usize) -> Result<Option<OpenLink>, Failure> {
+        self.opener.open(index, shift).await
     }
 
     /// The oldest due request, for a connection that cannot be opened.
@@ -313,7 +301,7 @@ impl Worker {
 
     /// Connection `index` is polled: true when its request has had its time.
     pub(crate) fn is_expired(&self, index: usize) -> bool {
-        self.worked.set(true);
+        self.pulse.beat();
         self.slots.borrow()[index].expired
     }
 
@@ -327,6 +315,16 @@ impl Worker {
     pub(crate) fn complete(&self, completion: Completion) {
         self.last_finished_ns.set(completion.stamps.finished_ns);
         self.record.borrow_mut().complete(completion);
+    }
+
+    /// A request was refused and will be sent again.
+    pub(crate) fn retried(&self, measured: bool) {
+        self.record.borrow_mut().retried(measured);
+    }
+
+    /// The server allows fewer streams than there are links, by one more.
+    pub(crate) fn place_unavailable(&self) {
+        self.record.borrow_mut().places_unavailable += 1;
     }
 
     /// Sends nothing more.
@@ -366,16 +364,10 @@ impl Worker {
         notice.in_flight = in_flight;
         // What was handed over a moment ago and is not being written yet waits, too.
         notice.backlog = notice.scheduled.saturating_sub(notice.sent);
-        notice.connections_open = self.connections_open.get();
+        notice.connections_open = self.pulse.connections_open();
         notice.behind_ns = dispatch.behind_ns(now_ns);
         usage.note(self.spun_ns.get(), &mut notice);
         self.shared.board.put(self.index, &notice);
-    }
-
-    /// Counts `link` among the open connections for as long as it lives.
-    pub(crate) fn counted(&self, link: Link) -> OpenLink {
-        self.connections_open.update(|open| open + 1);
-        OpenLink { link, open: Rc::clone(&self.connections_open) }
     }
 
     /// Closes the books: what is in flight and what was never sent is recorded as that.

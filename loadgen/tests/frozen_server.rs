@@ -28,8 +28,9 @@ const RATE: u64 = 100;
 /// Time between the two signals; what counts is what was measured between them.
 const FREEZE: Duration = Duration::from_secs(2);
 
-/// Part of L * S by which a count may be off.
-const TOLERANCE: f64 = 0.02;
+/// Part of L * S by which a count may be off: what the server, in a debug build, takes to work the backlog off (L / its
+/// capacity), and the clock.
+const TOLERANCE: f64 = 0.05;
 
 /// A machine that stalls a whole process for longer than this part of S blurs the edges of the freeze too much.
 const STALL_MAX: f64 = 0.01;

@@ -42,7 +42,13 @@ fn wrong_usage_exits_with_2_and_names_the_flag() {
         (&["--threads", "0", "http://127.0.0.1:1/"], "--threads"),
         (&["--json", "/nonexistent/run.json", "http://127.0.0.1:1/"], "--json"),
         (&missing, "-D/--data-file"),
-        (&["https://127.0.0.1:1/"], "the URL"),
+        (&["ftp://127.0.0.1:1/"], "the URL"),
+        (&["--streams", "2", "http://127.0.0.1:1/"], "--http2"),
+        (&["--http2", "-H", "Connection: close", "http://127.0.0.1:1/"], "-H or --http2"),
+        (&["--insecure", "http://127.0.0.1:1/"], "--insecure"),
+        (&["--cacert", "/nonexistent/ca.pem", "https://127.0.0.1:1/"], "--cacert"),
+        (&["--cert", "/nonexistent/cert.pem", "https://127.0.0.1:1/"], "--key"),
+        (&["--key", "/nonexistent/key.pem", "https://127.0.0.1:1/"], "--cert"),
         (&["demo", "--seconds", "0"], "--seconds"),
     ] {
         let output = loadgen(args);

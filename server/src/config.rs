@@ -4,25 +4,39 @@
 //! [`SETTINGS`] is the one table. Flags, environment twins, file keys, `--print-config`, the help text and the table
 //! in LIMITS.md, which is also the documentation of [`Config`], all come from it. Precedence: flag > `ECHO_*` environment > `--config FILE` > default.
 
+mod choices;
+mod error;
 mod parse;
+mod settings;
 mod table;
+mod value;
 
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use http::Uri;
+use ipnet::IpNet;
 
-pub(crate) use self::parse::{Invocation, invocation, unknown_env};
 pub use self::{
-    parse::ConfigError,
-    table::{Kind, SETTINGS, Setting, limits_table},
+    choices::{CatchAll, ClientAuth, LogFormat, RequestsLimit, Runtime},
+    error::ConfigError,
+    settings::SETTINGS,
+    table::{Kind, Setting, limits_table},
+};
+pub(crate) use self::{
+    parse::{Invocation, invocation, unknown_env},
+    table::{bytes as show_bytes, duration as show_duration},
+    value::{bytes as parse_bytes, set as set_value},
 };
 
 /// Descriptors of the process itself, about 20 when idle (standard streams, listeners, epoll and event fds, signal
 /// pipes, the reserve of each accept loop), and admin connections.
 const FDS_FOR_THE_PROCESS: usize = 32;
 
-/// Descriptors that each worker thread may need beside its connections (epoll, event fd, listener, reserve).
-const FDS_PER_WORKER: usize = 4;
+/// Descriptors that each worker thread may need beside its connections (epoll, event fd).
+const FDS_PER_WORKER: usize = 2;
+
+/// Descriptors that each worker thread may need for each kind of listener (the listener, and its reserve).
+const FDS_PER_LISTENER: usize = 2;
 
 /// Clients over the connection limit that are told so at any one moment, where descriptors are not scarce.
 const REFUSALS_MAX: usize = 32;
@@ -46,7 +60,19 @@ pub(crate) struct FdBudget {
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, in any combination")]
 pub struct Config {
     pub listen: SocketAddr,
+    pub listen_tls: Option<SocketAddr>,
+    pub listen_unix: Option<PathBuf>,
     pub admin: SocketAddr,
+    pub admin_token: Secret,
+    pub tls_cert: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub tls_dev_cert: bool,
+    pub tls_client_ca: Option<PathBuf>,
+    pub tls_client_auth: ClientAuth,
+    pub tls_handshake_timeout: Duration,
+    pub tls_reload_interval: Duration,
+    pub proxy_protocol: bool,
+    pub trusted_proxies: Vec<IpNet>,
     pub runtime: Runtime,
     pub workers: Option<NonZeroUsize>,
     pub log: String,
@@ -55,6 +81,20 @@ pub struct Config {
     pub backlog: u64,
     pub connections_max: Option<NonZeroUsize>,
     pub requests_max: Option<NonZeroUsize>,
+    pub connections_per_address_max: u64,
+    pub evict_idle: bool,
+    pub evict_idle_min: Duration,
+    pub connection_age_max: Duration,
+    pub connection_age_jitter: u64,
+    pub connection_requests_max: u64,
+    pub requests_limit: RequestsLimit,
+    pub requests_min: u64,
+    pub queue_max: u64,
+    pub queue_timeout: Duration,
+    pub busy_max: Duration,
+    pub busy_pause: Duration,
+    pub streams_max: Option<NonZeroUsize>,
+    pub fair_share: bool,
 
     pub first_byte_timeout: Duration,
     pub header_read_timeout: Duration,
@@ -77,12 +117,33 @@ pub struct Config {
     pub http2_send_buffer_max: u64,
     pub http2_resets_pending_max: u64,
     pub http2_resets_local_max: u64,
+    pub http2_control_frames_max: u64,
+    pub http2_resets_max: u64,
+    pub http2_continuations_max: u64,
     pub http2_ping_interval: Duration,
     pub http2_ping_timeout: Duration,
+
+    pub http1: bool,
+    pub http2: bool,
 
     pub lame_duck: Duration,
     pub drain_idle_grace: Duration,
     pub drain_grace: Duration,
+
+    pub restart_timeout: Duration,
+
+    pub catch_all: CatchAll,
+    pub controls: bool,
+    pub default_params: String,
+    pub faults: bool,
+    pub delay_max: Duration,
+    pub size_max: u64,
+    pub work_max: Duration,
+    pub buffer_max: u64,
+    pub websocket_message_max: u64,
+    pub websocket_idle_timeout: Duration,
+    pub cors: bool,
+    pub server_header: bool,
 
     pub trace_one_in: u64,
     pub otlp_endpoint: Option<Uri>,
@@ -99,22 +160,32 @@ pub struct Config {
     pub lab: bool,
 }
 
-/// Which tokio runtime carries the data plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runtime {
-    /// One multi-thread runtime whose workers steal from each other; one listener.
-    WorkStealing,
-    /// One current-thread runtime and one `SO_REUSEPORT` listener per core; nothing moves between cores.
-    PerCore,
+/// A text that is never shown: not in logs, not by `--print-config`, not at `/debug/config`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text`; empty for none.
+    pub fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text itself, `None` where it is empty.
+    pub(crate) fn reveal(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|text| !text.is_empty())
+    }
 }
 
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One line for people.
-    Pretty,
-    /// One JSON object per line, for collectors.
-    Json,
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "" } else { "(not shown)" })
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 impl Default for Config {
@@ -133,9 +204,10 @@ impl Config {
         )
     }
 
-    /// Requests that may be in progress at once: as configured, else 1024 per worker.
+    /// Requests that may be in progress at once: as configured, else 16,384 per worker. A place costs no CPU while its client is
+    /// slow, and 5,000 clients that do not read must leave some for the others; what bounds the CPU is `busy_max`.
     pub fn requests_max(&self) -> usize {
-        self.requests_max.map_or_else(|| self.workers() * 1024, NonZeroUsize::get)
+        self.requests_max.map_or_else(|| self.workers() * 16 * 1024, NonZeroUsize::get)
     }
 
     /// Shares out `fd_limit` descriptors.
@@ -144,7 +216,9 @@ impl Config {
     /// [`ConfigError::TooFewFds`] where they do not carry the configured connections, or not even one.
     pub(crate) fn fd_budget(&self, fd_limit: usize) -> Result<FdBudget, ConfigError> {
         let refusals = REFUSALS_MAX.min(fd_limit / 8);
-        let reserved = FDS_FOR_THE_PROCESS + self.workers() * FDS_PER_WORKER + refusals;
+        let listeners = 1 + usize::from(self.listen_tls.is_some()) + usize::from(self.listen_unix.is_some());
+        let per_worker = FDS_PER_WORKER + listeners * FDS_PER_LISTENER;
+        let reserved = FDS_FOR_THE_PROCESS + self.workers() * per_worker + refusals;
         let room = fd_limit.saturating_sub(reserved);
         let wanted = self.connections_max.map_or(room.max(1), NonZeroUsize::get);
         if wanted > room {
@@ -156,23 +230,5 @@ impl Config {
     /// The same values as a TOML file that [`Config`] reads back (`--print-config`).
     pub fn to_toml(&self) -> String {
         table::to_toml(self)
-    }
-}
-
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::WorkStealing => "work-stealing",
-            Self::PerCore => "per-core",
-        })
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pretty => "pretty",
-            Self::Json => "json",
-        })
     }
 }

@@ -1,16 +1,25 @@
 //! What all connections of one server share: without one owner, limits, counters and drain state would each find
 //! their own way through the code.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+mod addresses;
+mod registry;
+mod slots;
 
-use tokio::sync::{Notify, Semaphore};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+
+pub(crate) use self::{
+    addresses::{AddressPlace, Addresses},
+    registry::Registry,
+    slots::{Slot, Slots},
+};
 
 use crate::{
     config::{Config, FdBudget},
+    echo::faults::Switch,
+    overload::Overload,
     phase::Lifecycle,
     request::Gate,
     telemetry::{access::AccessLog, metrics::Metrics, sources::Sources},
@@ -46,9 +55,16 @@ pub(crate) struct Core {
     pub(crate) sources: Sources,
     pub(crate) reporting: Reporting,
     pub(crate) slots: Slots,
+    /// Every open connection.
+    pub(crate) registry: Registry,
+    /// Connections by client address.
+    pub(crate) addresses: Addresses,
     /// Bounds the clients over the connection limit that are being told so.
     pub(crate) refusals: Arc<Semaphore>,
     pub(crate) gate: Gate,
+    pub(crate) overload: Arc<Overload>,
+    /// Whether clients may ask for faults.
+    pub(crate) faults: Switch,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tasks: TaskTracker,
 }
@@ -63,8 +79,12 @@ impl Core {
             sources: Sources::default(),
             reporting,
             slots: Slots::new(fds.connections),
-            gate: Gate::new(config.requests_max()),
+            registry: Registry::new(config.workers() + 1),
+            addresses: Addresses::default(),
+            gate: Gate::new(&config, fds.connections),
+            overload: Overload::new(role, &config),
             refusals: Arc::new(Semaphore::new(fds.refusals.max(1))),
+            faults: Switch::new(config.faults),
             lifecycle: Lifecycle::default(),
             tasks: TaskTracker::new(),
             config,
@@ -79,52 +99,6 @@ pub(crate) struct Reporting {
     pub(crate) access: Option<AccessLog>,
     /// The route that a path belongs to: one of few, whatever clients send. `None` where the service's are not known.
     pub(crate) route: Option<fn(&str) -> Option<&'static str>>,
-}
-
-/// The connection limit.
-#[derive(Debug)]
-pub(crate) struct Slots {
-    limit: usize,
-    taken: AtomicUsize,
-    /// Told on every release, so that an accept loop that waits for a descriptor does not wait a moment too long.
-    freed: Notify,
-}
-
-impl Slots {
-    fn new(limit: usize) -> Self {
-        Self { limit, taken: AtomicUsize::new(0), freed: Notify::new() }
-    }
-
-    /// A place for one connection, or `None` at the limit.
-    pub(crate) fn try_take(core: &Arc<Core>) -> Option<Slot> {
-        let slots = &core.slots;
-        let take = |taken: usize| (taken < slots.limit).then_some(taken + 1);
-        slots.taken.fetch_update(Relaxed, Relaxed, take).ok()?;
-        Some(Slot(Arc::clone(core)))
-    }
-
-    /// Waits until a place (and its descriptor) has been released since the last call.
-    pub(crate) async fn freed(&self) {
-        self.freed.notified().await;
-    }
-
-    pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Relaxed)
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
-    }
-}
-
-/// One connection's place in the limit, released on drop. Stands last in the object that holds the socket, so that
-/// the descriptor is closed before the place is free.
-#[derive(Debug)]
-pub(crate) struct Slot(Arc<Core>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.slots.taken.fetch_sub(1, Relaxed);
-        self.0.slots.freed.notify_one();
-    }
+    /// Whether requests for a path are never refused for load. `None` where the service's are not known.
+    pub(crate) is_exempt: Option<fn(&str) -> bool>,
 }

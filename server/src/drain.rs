@@ -61,8 +61,13 @@ pub(crate) async fn coordinate(core: Arc<Core>, shutdown: impl Future<Output = (
     if core.role == Role::Data {
         tracing::info!(lame_duck = ?config.lame_duck, connections = slots.taken(), "draining");
     }
+    if lifecycle.is_handed_over() {
+        // At once: from here on every client is the other process's.
+        lifecycle.close_listeners().await;
+    }
     let _passed_or_hurried = patience(config.lame_duck).await;
 
+    lifecycle.enter(Phase::Closing);
     lifecycle.close_listeners().await;
     let connections = slots.taken();
 

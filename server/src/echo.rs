@@ -1,184 +1,179 @@
-//! The endpoints: gives back, byte for byte and frame by frame, what was sent.
+//! The endpoints of the data listener: without them the core would serve nothing that a client can check.
+//!
+//! [`Echo`] is the service. [`routes::ROUTES`] is the one list of endpoints: dispatch, the names of spans, the answers 404
+//! and 405, and the test of openapi.json all read it. A new endpoint is a row there, and a function here:
+//!
+//! - needs the head only: `fn name(request: &Request<RequestBody>, settings: &Settings) -> Result<Response<EchoBody>,
+//!   Refusal>` in a row with `Handler::Head`; the request's body is read and discarded before it is called;
+//! - needs more: `async fn name(request: Request<RequestBody>, settings: Arc<Settings>) -> Result<Response<EchoBody>,
+//!   BoxError>` in a row with `Handler::Whole`. A [`Refusal`](answer::Refusal) in the error becomes its answer, a
+//!   [`BodyError`](crate::BodyError) its status, anything else a 500.
+//!
+//! What clients may ask of every endpoint (delay, status, ...) is done around the function, where its row says so.
+
+mod abort;
+mod answer;
+mod ask;
+mod body;
+mod chance;
+mod controls;
+mod cors;
+mod delay;
+mod digest;
+mod dispatch;
+mod duration;
+mod generated;
+mod health;
+mod inspect;
+mod lines;
+mod names;
+mod openapi;
+mod payload;
+mod preconditions;
+mod query;
+mod random;
+mod range;
+mod response_headers;
+mod retry;
+mod routes;
+mod settings;
+mod status;
+mod stream;
+mod timed;
+mod trailers;
+mod unstable;
+mod upload;
+mod websocket;
+mod work;
+
+pub(crate) mod faults;
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
-use pin_project_lite::pin_project;
+use http::{Method, Request, Response, header};
 use tower::Service;
 
-use crate::request::BoxError;
+pub use self::body::EchoBody;
+pub(crate) use self::{
+    abort::how,
+    routes::route,
+    settings::check_default_params,
+    websocket::{WebSocketEnd, fuzz_websocket, has_token, is_key},
+};
+use self::{settings::Settings, stream::PlainEcho};
+use crate::{
+    config::Config,
+    request::{BoxError, RequestBody},
+};
 
-/// What `GET /` says.
-const WELCOME: &str = "echo-server: POST / or anything to /echo, and it comes back byte for byte\n";
+/// The echo server's endpoints as a service: `/echo` gives back what was sent, the others are in openapi.json.
+#[derive(Clone, Debug)]
+pub struct Echo(Arc<Settings>);
 
-/// `GET|HEAD /` answers a line of text; `POST|PUT|PATCH /` and any method on `/echo` or below it echo the body.
-///
-/// Works on any body, so it can be put under other servers and into tests.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Echo;
+impl Echo {
+    /// Takes the settings of the endpoints from `config`; the layers around it have their own.
+    pub fn new(config: &Config) -> Self {
+        Self(Arc::new(Settings::new(config)))
+    }
+}
 
-impl<B> Service<Request<B>> for Echo
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<EchoBody<B>>;
+impl Service<Request<RequestBody>> for Echo {
+    type Response = Response<EchoBody>;
     type Error = BoxError;
-    type Future = EchoFuture<B>;
+    type Future = EchoFuture;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> EchoFuture<B> {
-        EchoFuture(Some(match (request.method(), request.uri().path()) {
-            (_, path) if path == "/echo" || path.starts_with("/echo/") => echo(request),
-            (&Method::POST | &Method::PUT | &Method::PATCH, "/") => echo(request),
-            (&Method::GET | &Method::HEAD, "/") => Answer::Text(StatusCode::OK, WELCOME),
-            (_, "/") => {
-                Answer::Text(StatusCode::METHOD_NOT_ALLOWED, "allowed: GET, HEAD, POST, PUT, PATCH\n")
+    fn call(&mut self, request: Request<RequestBody>) -> EchoFuture {
+        if self.0.answers_inline && is_plain(&request) {
+            match inline(&request) {
+                Some(Inline::Echo) => return EchoFuture(State::Echo { echo: PlainEcho::of(request) }),
+                Some(Inline::Text(text)) => return EchoFuture(State::Text { text }),
+                None => {}
             }
-            _ => Answer::Text(StatusCode::NOT_FOUND, "not found; try / or /echo\n"),
-        }))
+        }
+        EchoFuture(State::Boxed { answer: Box::pin(dispatch::answer(request, Arc::clone(&self.0))) })
     }
 }
 
-/// The route of a path, for the names of spans: clients choose paths, and a name must be one of few.
-pub(crate) fn route(path: &str) -> Option<&'static str> {
-    match path {
-        "/" => Some("/"),
-        "/echo" => Some("/echo"),
-        path if path.starts_with("/echo/") => Some("/echo/*"),
+/// The parsers of clients' texts, for [`fuzzing`](crate::fuzzing).
+pub(crate) mod fuzz {
+    pub(crate) use super::{
+        controls::fuzz as controls, preconditions::fuzz as preconditions, random::fuzz as random,
+        range::fuzz as range, status::fuzz_list as status_list,
+    };
+
+    pub(crate) fn duration(text: &str) {
+        let _parsed_or_refused = super::duration::parse(text).is_some();
+    }
+
+    pub(crate) fn query(text: &str) {
+        let _parsed_or_refused = super::query::Query::parse(text).is_ok();
+    }
+}
+
+/// Whether a request asks for nothing beyond its method and path. All that the most frequent requests pay for the
+/// others.
+fn is_plain(request: &Request<RequestBody>) -> bool {
+    let asks = |name: &http::HeaderName| {
+        *name == header::TE || *name == header::UPGRADE || controls::is_control(name)
+    };
+    request.uri().query().is_none() && !request.headers().keys().any(asks)
+}
+
+/// What needs no more than a look at method and path, and no memory.
+enum Inline {
+    Echo,
+    Text(&'static str),
+}
+
+fn inline(request: &Request<RequestBody>) -> Option<Inline> {
+    match (request.method(), request.uri().path()) {
+        // The response to HEAD has no body, and to CONNECT none that is HTTP.
+        (&Method::HEAD | &Method::CONNECT, _) => None,
+        (_, path) if path == "/echo" || path.starts_with("/echo/") => Some(Inline::Echo),
+        (&Method::POST | &Method::PUT | &Method::PATCH, "/") => Some(Inline::Echo),
+        (&Method::GET, "/") => Some(Inline::Text(answer::WELCOME)),
+        (&Method::GET, "/bench") => Some(Inline::Text(answer::BENCH)),
+        (&Method::GET, "/pipeline") => Some(Inline::Text(answer::PIPELINE)),
         _ => None,
     }
 }
 
-/// Keeps what an echo keeps of the head: the type and the coding of the body, not the client's other headers.
-fn echo<B>(mut request: Request<B>) -> Answer<B> {
-    let mut head = Response::new(());
-    for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING] {
-        if let Some(value) = request.headers_mut().remove(&name) {
-            head.headers_mut().insert(name, value);
-        }
-    }
-    Answer::Echo { head, body: request.into_body() }
+/// Whether a path is one of the health endpoints, which are answered however high the load is.
+pub(crate) fn is_health(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/healthz" | "/health")
 }
 
-enum Answer<B> {
-    Text(StatusCode, &'static str),
-    Echo { head: Response<()>, body: B },
+/// Resolves to the response's head.
+pub struct EchoFuture(State);
+
+enum State {
+    Echo { echo: PlainEcho },
+    Text { text: &'static str },
+    Boxed { answer: Pin<Box<dyn Future<Output = Result<Response<EchoBody>, BoxError>> + Send>> },
 }
 
-/// Resolves to the response head once the first frame of the request body is there.
-///
-/// Waiting for it lets hyper send `100 Continue` (it does when a body is polled before the response head), and turns a
-/// failure before the first byte into a status instead of a cut response.
-pub struct EchoFuture<B>(Option<Answer<B>>);
-
-impl<B> std::fmt::Debug for EchoFuture<B> {
+impl std::fmt::Debug for EchoFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("EchoFuture")
     }
 }
 
-impl<B> Future for EchoFuture<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Output = Result<Response<EchoBody<B>>, BoxError>;
+impl Future for EchoFuture {
+    type Output = Result<Response<EchoBody>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let first = match &mut self.0 {
-            Some(Answer::Echo { body, .. }) if !body.is_end_stream() => {
-                ready!(Pin::new(body).poll_frame(cx)).transpose().map_err(Into::into)?
-            }
-            _ => None,
-        };
-        #[expect(clippy::expect_used, reason = "the contract of Future::poll")]
-        let answer = self.0.take().expect("a future is not polled after it was ready");
-        Poll::Ready(Ok(match answer {
-            Answer::Text(status, text) => text_response(status, text),
-            // Empty stays empty, with a length, also where it came chunked.
-            Answer::Echo { head, .. } if first.is_none() => {
-                head.map(|()| EchoBody::Text { text: Full::default() })
-            }
-            Answer::Echo { head, body } => head.map(|()| EchoBody::Stream { first, rest: body }),
-        }))
-    }
-}
-
-fn text_response<B>(status: StatusCode, text: &'static str) -> Response<EchoBody<B>> {
-    let mut response = Response::new(EchoBody::Text { text: Full::from(text) });
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH"));
-    }
-    response
-}
-
-pin_project! {
-    /// A short text, or the request's own body with its length, frames and errors. An error is passed on: a body that
-    /// broke never ends cleanly.
-    #[project = EchoBodyProjection]
-    #[derive(Debug)]
-    #[expect(missing_docs, reason = "an implementation detail that only has to be nameable")]
-    pub enum EchoBody<B> {
-        Text { #[pin] text: Full<Bytes> },
-        Stream { first: Option<Frame<Bytes>>, #[pin] rest: B },
-    }
-}
-
-impl<B> Body for EchoBody<B>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project() {
-            EchoBodyProjection::Text { text } => text.poll_frame(cx).map_err(|never| match never {}),
-            EchoBodyProjection::Stream { first, rest } => match first.take() {
-                Some(frame) => Poll::Ready(Some(Ok(frame))),
-                None => rest.poll_frame(cx).map_err(Into::into),
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Text { text } => text.is_end_stream(),
-            Self::Stream { first, rest } => first.is_none() && rest.is_end_stream(),
-        }
-    }
-
-    /// Forwarded, or the echo would lose its Content-Length.
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Text { text } => text.size_hint(),
-            Self::Stream { first, rest } => {
-                let ahead = first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-                let hint = rest.size_hint();
-                let mut sum = SizeHint::new();
-                sum.set_lower(hint.lower() + ahead);
-                if let Some(upper) = hint.upper() {
-                    sum.set_upper(upper + ahead);
-                }
-                sum
-            }
-        }
+        Poll::Ready(match &mut self.0 {
+            State::Echo { echo } => ready!(echo.poll_head(cx)),
+            State::Text { text } => Ok(answer::text(http::StatusCode::OK, *text)),
+            State::Boxed { answer } => ready!(answer.as_mut().poll(cx)),
+        })
     }
 }

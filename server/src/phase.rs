@@ -1,7 +1,7 @@
 //! Where a server is in its life, and the switches that move it: without one owner, each part would find out by itself
 //! that the server stops, and in its own order.
 
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
@@ -56,6 +56,11 @@ impl Phase {
 #[derive(Debug, Default)]
 pub(crate) struct Lifecycle {
     phase: AtomicU8,
+    /// Set by those who look after the server: it serves, and says that it is not ready.
+    disabled: AtomicBool,
+    /// Another process has the listeners, and what is in their queues.
+    handed_over: AtomicBool,
+    stop: CancellationToken,
     stop_accepting: CancellationToken,
     drain: CancellationToken,
     kill: CancellationToken,
@@ -75,7 +80,35 @@ impl Lifecycle {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.phase() == Phase::Serving
+        self.phase() == Phase::Serving && !self.is_disabled()
+    }
+
+    /// Takes the server out of rotation, or back in. What arrives is served all the same.
+    pub(crate) fn disable(&self, disabled: bool) {
+        self.disabled.store(disabled, Relaxed);
+    }
+
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.disabled.load(Relaxed)
+    }
+
+    /// Has the server drain, as the shutdown signal does.
+    pub(crate) fn request_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Resolves on [`Self::request_stop`].
+    pub(crate) async fn stop_requested(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Another process accepts from the same sockets: the drain must not take them away from it.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Relaxed)
     }
 
     /// Whether clients should go elsewhere.
@@ -93,9 +126,9 @@ impl Lifecycle {
         self.hurry.cancelled().await;
     }
 
-    /// Ends the accept loops, and waits until each has taken what the kernel had for it.
+    /// Ends the accept loops, and waits until each has taken what the kernel had for it, or has left that to another
+    /// process.
     pub(crate) async fn close_listeners(&self) {
-        self.enter(Phase::Closing);
         self.stop_accepting.cancel();
         self.listeners.close();
         self.listeners.wait().await;

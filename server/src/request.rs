@@ -3,12 +3,15 @@
 mod account;
 mod admission;
 mod body;
+mod conformance;
 mod deadline;
 mod failure;
 mod fault;
+pub(crate) mod forwarded;
 mod gate;
 mod id;
 mod meter;
+mod place;
 mod polls;
 mod record;
 mod rescue;
@@ -23,9 +26,11 @@ use tower::Service;
 
 pub use self::body::{BodyError, RequestBody};
 pub(crate) use self::{
+    conformance::is_authority,
     failure::error_body,
     gate::Gate,
     id::RequestId,
+    place::{PlaceKeeper, StreamPlace},
     polls::{BodyPolls, LastPoll},
     stack::{Stack, stack},
 };
@@ -57,6 +62,16 @@ where
 {
     type ResponseBody = B;
 }
+
+/// Put into a response's extensions by a service whose response has no natural end (server-sent events, a WebSocket): it
+/// then counts against `streams_max` and no longer against the limit of requests, which it would fill up for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct LongLived;
+
+/// Put into the extensions of a response by a service that was asked for an error, so that the log does not take it for
+/// a failure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Intended;
 
 /// Any error a service or body may have.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

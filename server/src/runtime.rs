@@ -3,27 +3,32 @@
 
 use std::{
     io,
-    net::TcpListener as StdListener,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    runtime::{Builder, Runtime as Tokio},
-};
+use tokio::runtime::{Builder, Runtime as Tokio};
 
-use crate::{config::Runtime, core::Core, request::HttpService, socket::accept};
+use crate::{
+    config::{Config, Runtime},
+    connection::tls::Tls,
+    core::Core,
+    request::HttpService,
+    socket::{
+        accept,
+        listen::{DataListener, Listeners},
+    },
+};
 
 /// After the drain, how long a handler that blocks its thread may hold the process up.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
 
-/// How many listeners the data plane wants: they share one address by `SO_REUSEPORT` if it is more than one.
-pub(crate) fn listeners_wanted(core_count: usize, runtime: Runtime) -> usize {
-    match runtime {
+/// How many threads of the data plane accept; each wants listeners of its own.
+pub(crate) fn accepting_threads(config: &Config) -> usize {
+    match config.runtime {
         Runtime::WorkStealing => 1,
-        Runtime::PerCore => core_count,
+        Runtime::PerCore => config.workers(),
     }
 }
 
@@ -33,38 +38,42 @@ pub(crate) fn listeners_wanted(core_count: usize, runtime: Runtime) -> usize {
 /// When a runtime or a thread cannot be had; nothing has been started then that outlives `core`'s drain.
 pub(crate) fn start<S>(
     core: &Arc<Core>,
-    listeners: Vec<StdListener>,
+    listeners: Listeners,
+    tls: Option<&Arc<Tls>>,
     service: &S,
 ) -> io::Result<Vec<JoinHandle<()>>>
 where
     S: HttpService,
 {
-    let mut planes = Vec::with_capacity(listeners.len());
-    for (index, listener) in listeners.into_iter().enumerate() {
+    let hands = listeners.deal(accepting_threads(&core.config))?;
+    let mut planes = Vec::with_capacity(hands.len());
+    for (index, bound) in hands.into_iter().enumerate() {
         let runtime = build(core)?;
         core.sources.add_runtime(format!("data-{index}"), runtime.handle().clone());
-        let listener = {
+        let opened: io::Result<Vec<_>> = {
             let _context = runtime.enter();
-            TcpListener::from_std(listener)?
+            bound.into_iter().map(|listener| listener.open(tls)).collect()
         };
-        planes.push((index, runtime, listener));
+        planes.push((index, runtime, opened?));
     }
-    let start = |(index, runtime, listener)| {
+    let start = |(index, runtime, listeners)| {
         let (core, service) = (Arc::clone(core), service.clone());
         thread::Builder::new()
             .name(format!("echo-data-{index}"))
-            .spawn(move || carry(runtime, listener, service, &core))
+            .spawn(move || carry(runtime, listeners, &service, &core))
     };
     planes.into_iter().map(start).collect()
 }
 
 /// One thread of the data plane: accepts, serves, and stays until the last connection of all threads is gone.
-fn carry<S>(runtime: Tokio, listener: TcpListener, service: S, core: &Arc<Core>)
+fn carry<S>(runtime: Tokio, listeners: Vec<(DataListener, Option<Arc<Tls>>)>, service: &S, core: &Arc<Core>)
 where
     S: HttpService,
 {
     runtime.block_on(async {
-        accept::start(listener, service, core);
+        for (listener, tls) in listeners {
+            accept::start(listener, tls, service.clone(), core);
+        }
         core.lifecycle.ended().await;
     });
     runtime.shutdown_timeout(SHUTDOWN_WAIT);
@@ -79,6 +88,8 @@ fn build(core: &Arc<Core>) -> io::Result<Tokio> {
         }
         Runtime::PerCore => Builder::new_current_thread(),
     };
+    let overload = Arc::clone(&core.overload);
+    builder.on_thread_park(move || overload.worker_parks());
     #[cfg(tokio_unstable)]
     {
         if core.config.task_histograms {

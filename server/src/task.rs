@@ -89,8 +89,13 @@ fn place(core: &Core, kind: TaskKind, detail: Option<&str>, task: impl Future<Ou
     }
 }
 
+/// Runs `work`, which blocks, on a thread for such work; `None` where it panicked or the runtime is gone. Who calls bounds
+/// how many there are.
+pub(crate) async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// Runs `future` on another runtime of the process, for an answer that only a task of that runtime can give.
-#[cfg(feature = "console")]
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that spawns; who asks waits for the answer"

@@ -12,7 +12,7 @@ pub(crate) mod log;
 mod lossy;
 pub(crate) mod metrics;
 pub(crate) mod otel;
-mod proc;
+pub(crate) mod proc;
 #[cfg(tokio_unstable)]
 pub(crate) mod slow_poll;
 pub(crate) mod sources;

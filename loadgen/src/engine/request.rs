@@ -26,6 +26,8 @@ pub struct RequestHead {
     pub path: String,
     /// `host[:port]` of the target.
     pub authority: String,
+    /// True if the target is an https URL.
+    pub https: bool,
     /// Header fields from the command line; they replace the defaults of the same name.
     pub headers: HeaderMap,
 }
@@ -33,7 +35,8 @@ pub struct RequestHead {
 impl RequestHead {
     /// The head of requests to `target`.
     pub fn new(method: Method, target: &Target, headers: HeaderMap) -> Self {
-        Self { method, path: target.path.clone(), authority: target.authority.clone(), headers }
+        let (path, authority) = (target.path.clone(), target.authority.clone());
+        Self { method, path, authority, https: target.https, headers }
     }
 }
 
@@ -100,7 +103,7 @@ fn heads(mut text: Vec<u8>, head: &RequestHead, sizes: &[u64]) -> Vec<Vec<u8>> {
     for (name, value) in &head.headers {
         push_header(&mut text, name, value.as_bytes());
     }
-    let expects_length = has_body || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let expects_length = expects_length(head, has_body);
     let with_length = |size: &u64| {
         let mut text = text.clone();
         if expects_length {
@@ -112,7 +115,12 @@ fn heads(mut text: Vec<u8>, head: &RequestHead, sizes: &[u64]) -> Vec<Vec<u8>> {
     sizes.iter().map(with_length).collect()
 }
 
-fn default_headers(head: &RequestHead, has_body: bool) -> Vec<(HeaderName, String)> {
+/// Whether requests say how long their body is, be it empty (RFC 9110 section 8.6).
+pub(super) fn expects_length(head: &RequestHead, has_body: bool) -> bool {
+    has_body || matches!(head.method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+pub(super) fn default_headers(head: &RequestHead, has_body: bool) -> Vec<(HeaderName, String)> {
     let mut headers = vec![
         (HOST, head.authority.clone()),
         (USER_AGENT, concat!("loadgen/", env!("CARGO_PKG_VERSION")).to_owned()),

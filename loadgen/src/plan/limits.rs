@@ -10,6 +10,9 @@ pub(crate) const CONNECTIONS_MAX: usize = 2_000_000;
 /// More threads than cores only disturb the measurement.
 pub(crate) const THREADS_MAX: usize = 1_024;
 
+/// More streams on one connection than servers allow.
+pub(crate) const STREAMS_MAX: usize = 1_000;
+
 /// Above this the gap between requests is below what any clock here resolves.
 pub(crate) const RATE_MAX: u64 = 100_000_000;
 

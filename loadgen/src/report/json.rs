@@ -18,7 +18,7 @@ use crate::{
     body::Body,
     failure::FailureClass,
     latency::Series,
-    plan::{Plan, PlanError},
+    plan::{Plan, PlanError, Protocol},
     record::Counts,
     report::{Report, ServerAccount},
     verdict::Judgement,
@@ -72,6 +72,8 @@ pub struct JsonReport<'a> {
     config: Config<'a>,
     counts: JsonCounts<'a>,
     warmup: JsonCounts<'a>,
+    /// Streams that were asked for and that the server does not allow.
+    streams_unavailable: u64,
     censored: Censored,
     checks: Checks,
     offered_rate_per_second: Option<f64>,
@@ -88,6 +90,7 @@ pub struct JsonReport<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 struct Config<'a> {
     url: &'a str,
     method: &'a str,
@@ -98,7 +101,15 @@ struct Config<'a> {
     /// As `--stages` takes it.
     stages: Option<String>,
     repeat: bool,
+    /// "1.1" or "2".
+    http_version: &'static str,
+    tls: bool,
+    insecure: bool,
+    client_certificate: bool,
+    unix_socket: bool,
     connections: usize,
+    /// Requests at a time on each connection.
+    streams: usize,
     threads: usize,
     requests: Option<u64>,
     duration_ns: Option<u64>,
@@ -123,6 +134,8 @@ struct JsonCounts<'a> {
     ok: u64,
     unsent: u64,
     in_flight_at_end: u64,
+    /// Times that a request was sent again, because the server had provably not processed it.
+    retried: u64,
     errors: &'a BTreeMap<FailureClass, u64>,
     statuses: &'a BTreeMap<u16, u64>,
     body_bytes_sent: u64,
@@ -189,6 +202,7 @@ impl<'a> JsonReport<'a> {
             config: Config::new(&outcome.plan),
             counts: JsonCounts::new(&record.measured),
             warmup: JsonCounts::new(&record.warmup),
+            streams_unavailable: record.places_unavailable,
             censored: Censored {
                 timeout: record.censored.timeout,
                 in_flight_at_end: record.censored.in_flight_at_end,
@@ -238,7 +252,16 @@ impl<'a> Config<'a> {
             rate_per_second: plan.rate(),
             stages: plan.stages().map(ToString::to_string),
             repeat: plan.is_endless(),
+            http_version: match plan.protocol {
+                Protocol::Http1 => "1.1",
+                Protocol::Http2 { .. } => "2",
+            },
+            tls: plan.tls.is_some(),
+            insecure: plan.tls.as_ref().is_some_and(|tls| tls.insecure),
+            client_certificate: plan.tls.as_ref().is_some_and(|tls| tls.client_certificate),
+            unix_socket: plan.unix.is_some(),
             connections: plan.connections,
+            streams: plan.protocol.streams(),
             threads: plan.threads.get(),
             requests: plan.requests,
             duration_ns: plan.duration_ns(),
@@ -268,6 +291,7 @@ impl<'a> JsonCounts<'a> {
             ok: counts.ok,
             unsent: counts.scheduled.unsent,
             in_flight_at_end: counts.in_flight_at_end,
+            retried: counts.retried,
             errors: &counts.errors,
             statuses: &counts.statuses,
             body_bytes_sent: counts.body_bytes_sent,

@@ -5,7 +5,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{body::Body, latency::Series, record::Counts, report::Report, schedule::Arrivals, verify::Check};
+use crate::{
+    body::Body,
+    latency::Series,
+    plan::{Plan, Protocol},
+    record::Counts,
+    report::Report,
+    schedule::Arrivals,
+    verify::Check,
+};
 
 /// Quantiles in the table, with their headings.
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
@@ -47,13 +55,9 @@ impl Report {
         if plan.warmup > Duration::ZERO {
             write!(f, " after {} of warm-up", humantime::format_duration(plan.warmup))?;
         }
-        let (connections, threads) = (plan.connections, plan.threads);
+        let (connections, threads) = (connections(plan), plan.threads);
         let timeout = humantime::format_duration(plan.timeout);
-        writeln!(
-            f,
-            "\n           {connections} connections, {threads} threads, timeout {timeout}, seed {}",
-            plan.seed
-        )?;
+        writeln!(f, "\n           {connections}, {threads} threads, timeout {timeout}, seed {}", plan.seed)?;
         writeln!(f, "bodies     {}; {}", bodies(&plan.body), check(plan.check))
     }
 
@@ -65,6 +69,17 @@ impl Report {
             conservation(f, "warm-up", &record.warmup)?;
         }
         let (sent, received) = (record.measured.body_bytes_sent, record.measured.body_bytes_received);
+        if record.measured.retried + record.warmup.retried > 0 {
+            let (measured, warmup) = (record.measured.retried, record.warmup.retried);
+            writeln!(
+                f,
+                "retried    {measured} ({warmup} in the warm-up) that the server had provably not processed"
+            )?;
+        }
+        if record.places_unavailable > 0 {
+            let unavailable = record.places_unavailable;
+            writeln!(f, "streams    {unavailable} of those asked for are more than the server allows")?;
+        }
         writeln!(f, "bytes      {sent} of bodies sent, {received} received")
     }
 
@@ -136,6 +151,17 @@ impl Report {
             }
         }
         Ok(())
+    }
+}
+
+fn connections(plan: &Plan) -> String {
+    let count = plan.connections;
+    let socket = if plan.unix.is_some() { " over a Unix socket" } else { "" };
+    match plan.protocol {
+        Protocol::Http1 => format!("{count} connections{socket}"),
+        Protocol::Http2 { streams } => {
+            format!("{count} connections{socket}, HTTP/2 with {streams} streams each")
+        }
     }
 }
 

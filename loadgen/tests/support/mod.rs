@@ -1,7 +1,10 @@
 //! Without servers of known behaviour, a test could not tell a right count from a lucky one.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(unreachable_pub, reason = "each test file is a crate of its own")]
-#![allow(clippy::unwrap_used, reason = "a helper that fails has to fail its test")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a helper that fails has to fail its test")]
+
+pub mod gateway;
+pub mod http2;
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -60,14 +63,23 @@ impl EchoServer {
     }
 
     pub fn start_on(listen: &str) -> Self {
+        Self::start_with(listen, &[]).0
+    }
+
+    /// The same with more flags; and what it says until it is ready.
+    pub fn start_with(listen: &str, flags: &[&str]) -> (Self, Vec<String>) {
         let listen = ["serve", "--", "--listen", listen, "--admin", "127.0.0.1:0"];
-        let rest = ["--lame-duck", "0s", "--log", "warn"];
-        let child = program(&[listen.as_slice(), &rest].concat()).stdout(Stdio::piped()).spawn();
+        // A test says how much it asks for; a machine that is busy with other things must not make it a shed.
+        let rest = ["--lame-duck", "0s", "--busy-max", "0s", "--log", "warn"];
+        let child = program(&[listen.as_slice(), &rest, flags].concat()).stdout(Stdio::piped()).spawn();
         let mut child = Guard(child.unwrap());
-        let mut line = String::new();
-        BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addr = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
-        Self { child, addr }
+        let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut said = Vec::new();
+        while said.last().is_none_or(|line: &String| !line.starts_with("admin on ")) {
+            said.push(lines.next().unwrap());
+        }
+        let addr = said[0].strip_prefix("listening on http://").unwrap().parse().unwrap();
+        (Self { child, addr }, said)
     }
 
     pub fn url(&self) -> String {

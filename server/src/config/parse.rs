@@ -3,17 +3,13 @@
 
 use std::{
     ffi::OsString,
-    num::NonZeroUsize,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
-use http::Uri;
-use tracing_subscriber::filter::Targets;
 
-use super::{Config, Kind, LogFormat, Runtime, SETTINGS, Setting, table};
-use crate::healthcheck;
+use super::{ClientAuth, Config, ConfigError, Kind, SETTINGS, Setting, table, value};
+use crate::{echo, healthcheck, restart::PREDECESSOR};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq)]
@@ -28,95 +24,8 @@ pub(crate) enum Invocation {
     Healthcheck(String),
 }
 
-/// Why there is no configuration. Each message names the value, what it may be, and where to change it.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A value that its setting does not allow.
-    #[error(
-        "{origin} = {value:?}: must be {limit} (flag {flag}, environment {env}, file key {key})",
-        flag = setting.flag(), env = setting.env(), key = setting.key
-    )]
-    Value {
-        /// The flag, environment variable or file line that the value came from.
-        origin: String,
-        /// The value as given.
-        value: String,
-        /// What the setting allows.
-        limit: String,
-        /// The setting.
-        setting: &'static Setting,
-    },
-    /// Two settings that contradict each other.
-    #[error("{left} = {left_value} must not be above {right} = {right_value}: {why}")]
-    Contradiction {
-        /// Flag of the smaller one.
-        left: String,
-        /// Its value.
-        left_value: String,
-        /// Flag of the larger one.
-        right: String,
-        /// Its value.
-        right_value: String,
-        /// Why they depend on each other.
-        why: &'static str,
-    },
-    /// A setting that this build has no part for.
-    #[error("{flag} = {value} needs a build with {needs}")]
-    NotBuilt {
-        /// The setting's flag.
-        flag: String,
-        /// Its value.
-        value: String,
-        /// What to build with.
-        needs: &'static str,
-    },
-    /// The file-descriptor limit does not carry the connections.
-    #[error(
-        "--connections-max {wanted} needs {} file descriptors ({reserved} are kept for the process itself), but the \
-         limit is {fd_limit}: raise it (ulimit -n, LimitNOFILE=, docker --ulimit nofile=), or lower --connections-max",
-        wanted + reserved
-    )]
-    TooFewFds {
-        /// Connections asked for; 1 where none fits.
-        wanted: usize,
-        /// `RLIMIT_NOFILE`, after raising the soft limit to the hard one.
-        fd_limit: usize,
-        /// Descriptors that are not for connections.
-        reserved: usize,
-    },
-    /// The file cannot be read.
-    #[error("--config {}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: std::io::Error,
-    },
-    /// The file is not TOML.
-    #[error("--config {}: {source}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The reason, with the line.
-        source: Box<toml::de::Error>,
-    },
-    /// The file sets a key that is no setting.
-    #[error("--config {}: unknown key {key:?}{hint}; --print-config lists all", path.display())]
-    UnknownKey {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// `, did you mean ...?` where a key is close.
-        hint: String,
-    },
-    /// The command line does not parse, or asks for help or the version.
-    #[error(transparent)]
-    Usage(Box<clap::Error>),
-}
-
 /// Parses the command line, with the environment and the file it names.
-pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, ConfigError> {
+pub(crate) fn invocation(args: &[OsString]) -> Result<Invocation, ConfigError> {
     let matches = command().try_get_matches_from(args).map_err(|e| ConfigError::Usage(Box::new(e)))?;
     if matches.get_flag("print_limits") {
         return Ok(Invocation::PrintLimits);
@@ -133,6 +42,8 @@ pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Inv
     }
     apply_matches(&mut config, &matches)?;
     check_consistency(&config)?;
+    check_default_params(&config)?;
+    check_completeness(&config)?;
     check_build(&config)?;
     let config = Box::new(config);
     Ok(if healthcheck.is_some() {
@@ -148,7 +59,7 @@ pub(crate) fn invocation(args: impl IntoIterator<Item = OsString>) -> Result<Inv
 pub(crate) fn unknown_env() -> Vec<String> {
     std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("ECHO_") && name != "ECHO_CONFIG")
+        .filter(|name| name.starts_with("ECHO_") && name != "ECHO_CONFIG" && name != PREDECESSOR)
         .filter(|name| SETTINGS.iter().all(|setting| setting.env() != *name))
         .collect()
 }
@@ -236,76 +147,12 @@ fn set_from(
     value: &str,
     origin: String,
 ) -> Result<(), ConfigError> {
-    set(config, setting, value).map_err(|limit| ConfigError::Value {
+    value::set(config, setting, value).map_err(|limit| ConfigError::Value {
         origin,
         value: value.to_owned(),
         limit,
         setting,
     })
-}
-
-/// Sets one value from text.
-///
-/// # Errors
-/// What the value must be, where it is not.
-pub(super) fn set(config: &mut Config, setting: &Setting, text: &str) -> Result<(), String> {
-    let limit = || setting.limit();
-    match setting.kind {
-        Kind::Address(field) => *field(config) = text.parse().ok().ok_or_else(limit)?,
-        Kind::Duration(field, min, max) => {
-            *field(config) = duration(text).filter(|d| (min..=max).contains(d)).ok_or_else(limit)?;
-        }
-        Kind::Bytes(field, min, max) => {
-            *field(config) = bytes(text).filter(|n| (min..=max).contains(n)).ok_or_else(limit)?;
-        }
-        Kind::Count(field, min, max) => {
-            *field(config) = text.parse().ok().filter(|n| (min..=max).contains(n)).ok_or_else(limit)?;
-        }
-        Kind::AutoCount(field, max) => {
-            *field(config) = if text == "auto" {
-                None
-            } else {
-                let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= max);
-                Some(number.ok_or_else(limit)?)
-            };
-        }
-        Kind::Endpoint(field) => {
-            *field(config) = if text.is_empty() { None } else { Some(endpoint(text).ok_or_else(limit)?) };
-        }
-        Kind::Output(field) => {
-            *field(config) = match text {
-                "" => return Err(limit()),
-                "-" => None,
-                path => Some(path.into()),
-            };
-        }
-        Kind::Switch(field) => {
-            *field(config) = match text {
-                "on" => true,
-                "off" => false,
-                _ => return Err(limit()),
-            };
-        }
-        Kind::Runtime(field) => {
-            *field(config) = match text {
-                "work-stealing" => Runtime::WorkStealing,
-                "per-core" => Runtime::PerCore,
-                _ => return Err(limit()),
-            };
-        }
-        Kind::LogFormat(field) => {
-            *field(config) = match text {
-                "pretty" => LogFormat::Pretty,
-                "json" => LogFormat::Json,
-                _ => return Err(limit()),
-            };
-        }
-        Kind::LogFilter(field) => {
-            text.parse::<Targets>().map_err(|e| format!("{} ({e})", limit()))?;
-            text.clone_into(field(config));
-        }
-    }
-    Ok(())
 }
 
 /// Rules that involve two settings: the first must not be above the second.
@@ -334,6 +181,51 @@ fn check_consistency(config: &Config) -> Result<(), ConfigError> {
     })
 }
 
+/// Only now are the caps known that the default controls must keep to.
+fn check_default_params(config: &Config) -> Result<(), ConfigError> {
+    let Err(why) = echo::check_default_params(config) else { return Ok(()) };
+    let setting = SETTINGS.iter().find(|setting| setting.key == "default_params");
+    setting.map_or(Ok(()), |setting| {
+        Err(ConfigError::Value {
+            origin: setting.flag(),
+            value: config.default_params.clone(),
+            limit: format!("controls as a query, such as delay=10ms&status=503:1: {why}"),
+            setting,
+        })
+    })
+}
+
+/// Settings that do nothing alone, or would be overruled: who sets them means something else than what happens.
+fn check_completeness(config: &Config) -> Result<(), ConfigError> {
+    let Config { tls_cert, tls_key, tls_client_ca, tls_dev_cert, .. } = config;
+    let (has_cert, has_key) = (tls_cert.is_some(), tls_key.is_some());
+    let asks_clients = config.tls_client_auth != ClientAuth::Off;
+    let has_tls = config.listen_tls.is_some();
+    let unmet = [
+        (
+            "listen_tls",
+            has_tls && !has_cert && !tls_dev_cert,
+            "a certificate: --tls-cert and --tls-key, or --tls-dev-cert",
+        ),
+        ("tls_cert", has_cert && !has_key, "--tls-key"),
+        ("tls_key", has_key && !has_cert, "--tls-cert"),
+        ("tls_cert", has_cert && !has_tls, "--listen-tls"),
+        ("tls_dev_cert", *tls_dev_cert && !has_tls, "--listen-tls"),
+        ("tls_dev_cert", *tls_dev_cert && has_cert, "no --tls-cert beside it"),
+        ("tls_client_auth", asks_clients && tls_client_ca.is_none(), "--tls-client-ca"),
+        ("tls_client_auth", asks_clients && !has_cert, "--tls-cert and --tls-key"),
+        ("tls_client_ca", tls_client_ca.is_some() && !asks_clients, "--tls-client-auth request, or require"),
+        (
+            "proxy_protocol",
+            config.proxy_protocol && config.trusted_proxies.is_empty(),
+            "--trusted-proxies: nobody else's header is believed",
+        ),
+    ];
+    let Some((key, _, needs)) = unmet.into_iter().find(|(_, unmet, _)| *unmet) else { return Ok(()) };
+    let value = SETTINGS.iter().find(|setting| setting.key == key).map(|setting| setting.get(config));
+    Err(ConfigError::Incomplete { flag: table::flag(key), value: value.unwrap_or_default(), needs })
+}
+
 /// A setting that would do nothing in this build is refused, and not ignored.
 fn check_build(config: &Config) -> Result<(), ConfigError> {
     const UNSTABLE: &str = "RUSTFLAGS=\"--cfg tokio_unstable\"";
@@ -352,39 +244,6 @@ fn check_build(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// `http://HOST:PORT`: no other scheme, for there is no TLS to it, and no path, for gRPC has its own.
-fn endpoint(text: &str) -> Option<Uri> {
-    let uri: Uri = text.parse().ok()?;
-    let fits = uri.scheme_str() == Some("http")
-        && uri.port_u16().is_some()
-        && uri.host().is_some_and(|host| !host.is_empty())
-        && uri.path_and_query().is_none_or(|path| path == "/");
-    fits.then_some(uri)
-}
-
-/// `5s`, `250ms`, `1m30s`; a bare `0` is zero, any other bare number lacks its unit.
-fn duration(text: &str) -> Option<Duration> {
-    if text == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(text).ok() }
-}
-
-/// `65536`, `64KiB`, `64 KiB`, `64k` (binary) and `64kB` (decimal).
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}
-
 /// `, did you mean ...?` for the setting that shares the longest beginning with `key`.
 fn nearest(key: &str) -> String {
     let shared = |setting: &Setting| setting.key.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
@@ -397,12 +256,14 @@ fn nearest(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
     use proptest::prelude::*;
 
     fn parse(args: &[&str]) -> Result<Config, ConfigError> {
         let args = std::iter::once("echo-server").chain(args.iter().copied()).map(OsString::from);
-        match invocation(args)? {
+        match invocation(&args.collect::<Vec<_>>())? {
             Invocation::Serve(config) => Ok(*config),
             other => panic!("not serving: {other:?}"),
         }
@@ -425,6 +286,8 @@ mod tests {
             ("--otlp-endpoint", "https://collector:4317", "http://HOST:PORT"),
             ("--otlp-endpoint", "http://collector:4317/v1/traces", "http://HOST:PORT"),
             ("--access-log-file", "", "a file, or -"),
+            ("--default-params", "delay=2m", "above 30s (--delay-max)"),
+            ("--default-params", "stats=503", "\"stats\" is no control: delay, status"),
         ] {
             let error = parse(&[&format!("{flag}={value}")]).unwrap_err().to_string();
             for part in [flag, value, limit] {
@@ -447,6 +310,36 @@ mod tests {
         let parsed = |args: &[&str]| parse(args).unwrap().console_resources;
         assert!(parsed(&["--console-resources"]) && parsed(&["--console-resources", "--backlog=7"]));
         assert!(!parsed(&["--console-resources", "off"]) && !parsed(&[]));
+    }
+
+    #[test]
+    fn a_setting_that_does_nothing_alone_is_refused() {
+        for (args, needs) in [
+            (&["--listen-tls=127.0.0.1:0"][..], "--tls-cert and --tls-key, or --tls-dev-cert"),
+            (&["--listen-tls=127.0.0.1:0", "--tls-cert=c"], "--tls-cert = c needs --tls-key"),
+            (
+                &["--listen-tls=127.0.0.1:0", "--tls-dev-cert", "--tls-key=k"],
+                "--tls-key = k needs --tls-cert",
+            ),
+            (&["--tls-cert=c", "--tls-key=k"], "--listen-tls"),
+            (&["--tls-dev-cert"], "--listen-tls"),
+            (&["--listen-tls=127.0.0.1:0", "--tls-cert=c", "--tls-key=k", "--tls-dev-cert"], "no --tls-cert"),
+            (&["--tls-client-auth=require"], "--tls-client-ca"),
+            (&["--tls-client-ca=a"], "--tls-client-auth"),
+            (&["--proxy-protocol"], "--trusted-proxies"),
+        ] {
+            let error = parse(args).unwrap_err().to_string();
+            assert!(error.contains(needs), "{args:?}: {error}");
+        }
+        parse(&[
+            "--listen-tls=127.0.0.1:0",
+            "--tls-cert=c",
+            "--tls-key=k",
+            "--tls-client-ca=a",
+            "--tls-client-auth=request",
+        ])
+        .unwrap();
+        parse(&["--proxy-protocol", "--trusted-proxies=10.0.0.0/8, ::1"]).unwrap();
     }
 
     #[test]
@@ -511,7 +404,7 @@ mod tests {
         #[test]
         fn any_value_for_any_setting_is_taken_or_refused_without_panic(index in 0..SETTINGS.len(), text in "\\PC{0,24}") {
             let mut config = Config::default();
-            let _taken_or_refused = set(&mut config, &SETTINGS[index], &text).is_ok();
+            let _taken_or_refused = value::set(&mut config, &SETTINGS[index], &text).is_ok();
         }
 
         #[test]
@@ -519,7 +412,7 @@ mod tests {
             let setting = SETTINGS.iter().find(|s| s.key == "body_max").unwrap();
             let mut config = Config { body_max: n, ..Config::default() };
             let printed = setting.get(&config);
-            set(&mut config, setting, &printed).unwrap();
+            value::set(&mut config, setting, &printed).unwrap();
             prop_assert_eq!(config.body_max, n);
         }
     }

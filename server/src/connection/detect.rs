@@ -1,20 +1,17 @@
 //! Tells HTTP/1.1 from HTTP/2 under a deadline: hyper-util's `auto` has none, so that a client which connects and says
 //! nothing holds its task for ever.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
-
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _},
     time::{Instant, timeout_at},
 };
 
 use super::lifecycle;
-use crate::{activity::Activity, telemetry::metrics::ConnectionEnd};
+use crate::{
+    activity::{Activity, Stage},
+    telemetry::metrics::ConnectionEnd,
+};
 
 /// What an HTTP/2 client with prior knowledge says first (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -23,21 +20,23 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(crate) enum Protocol {
     Http1,
     Http2,
 }
 
-/// Reads until the protocol is known, and puts the bytes back.
+/// Reads until the protocol is known; returns what was read, too. One that was `agreed` on (ALPN) is known, but the client
+/// still has to begin.
 ///
 /// # Errors
 /// Why the connection ended before that.
 pub(super) async fn detect<Io>(
-    mut io: Io,
+    io: &mut Io,
+    agreed: Option<Protocol>,
     activity: &Activity,
-) -> Result<(Protocol, Rewind<Io>), ConnectionEnd>
+) -> Result<(Protocol, Bytes), ConnectionEnd>
 where
-    Io: AsyncRead + AsyncWrite + Unpin,
+    Io: AsyncRead + Unpin,
 {
     let deadline = Instant::now() + activity.config().first_byte_timeout;
     let mut seen = BytesMut::with_capacity(FIRST_READ);
@@ -55,15 +54,16 @@ where
             Ok(Err(_reset)) => return Err(ConnectionEnd::Broken),
             Err(_elapsed) => return Err(ConnectionEnd::FirstByteTimeout),
         }
-        if let Some(protocol) = decide(&seen) {
+        activity.enter(Stage::Opening);
+        if let Some(protocol) = agreed.or_else(|| decide(&seen)) {
             break protocol;
         }
     };
-    Ok((protocol, Rewind { seen: seen.freeze(), io }))
+    Ok((protocol, seen.freeze()))
 }
 
 /// The protocol that `seen` begins, or `None` while it is a true beginning of the preface.
-fn decide(seen: &[u8]) -> Option<Protocol> {
+pub(crate) fn decide(seen: &[u8]) -> Option<Protocol> {
     let compared = seen.len().min(PREFACE.len());
     if seen[..compared] != PREFACE[..compared] {
         Some(Protocol::Http1)
@@ -71,59 +71,6 @@ fn decide(seen: &[u8]) -> Option<Protocol> {
         Some(Protocol::Http2)
     } else {
         None
-    }
-}
-
-/// Gives back the bytes that [`detect`] has read, then the rest.
-#[derive(Debug)]
-pub(super) struct Rewind<Io> {
-    seen: Bytes,
-    io: Io,
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Rewind<Io> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.seen.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
-        }
-        let n = self.seen.len().min(buf.remaining());
-        buf.put_slice(&self.seen[..n]);
-        self.seen.advance(n);
-        if self.seen.is_empty() {
-            // An empty `Bytes` still pins its block.
-            self.seen = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Rewind<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

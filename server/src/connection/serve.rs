@@ -4,8 +4,9 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::Request;
@@ -18,6 +19,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::Service;
 
 use super::{
+    detect::Protocol,
+    guard::{
+        Guard, Salvage,
+        http2::{ErrorCode, SETTINGS, goaway},
+    },
     lifecycle::{self, Drive, Expired, HeadDeadline, Stopped},
     stream::StreamExecutor,
 };
@@ -27,49 +33,109 @@ use crate::{
     request::{self, HttpService, RequestBody, Stack},
     socket::{
         linger::LingerLimits,
-        refuse::{Refusal, refuse},
+        refuse::{Refusal, close, refuse},
     },
     telemetry::metrics::ConnectionEnd,
 };
 
+/// How long a connection that makes room for another may take to end, so that its client knows which requests to repeat.
+const EVICTED_FAREWELL: Duration = Duration::from_millis(100);
+
 /// Serves HTTP/1.0 and HTTP/1.1 until the connection ends.
-pub(super) async fn http1<Io, S>(io: TokioIo<Io>, service: S, activity: &Activity) -> ConnectionEnd
+pub(super) async fn http1<Io, S>(
+    io: TokioIo<Guard<Io>>,
+    salvage: Salvage<Io>,
+    service: S,
+    activity: &Activity,
+) -> ConnectionEnd
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService,
 {
-    let mut connection =
+    let connection =
         http1_builder(activity.config()).serve_connection(io, ConnectionService::new(service, activity));
+    let mut connection = connection.with_upgrades();
     let stopped = lifecycle::drive(Pin::new(&mut connection), activity).await;
     let end = stopped.end(activity);
-    let refusal = match &stopped {
-        Stopped::Expired(Expired::Head) => Some(Refusal::HeaderTimeout),
-        Stopped::Finished(Err(_)) => activity.engine_refusal().map(Refusal::Malformed),
-        _ => None,
-    };
-    if refusal.is_some() || matches!(stopped, Stopped::Expired(_)) {
-        let io = connection.into_parts().io.into_inner();
-        refuse(io, refusal, LingerLimits::of(activity.config())).await;
+    // hyper closes what it has finished, except where a client offered an upgrade that nobody took (also in an earlier
+    // request: hyper keeps the offer).
+    if let Some(salvaged) = salvage.take_from(connection) {
+        let io = salvaged.io;
+        let limits = LingerLimits::of(activity.config());
+        match &stopped {
+            Stopped::Expired(Expired::Head) => refuse(io, Refusal::HeaderTimeout, limits).await,
+            Stopped::Expired(_) => close(io, None, false, limits).await,
+            Stopped::Finished(result) => match activity.violation() {
+                Some(violation) if !violation.is_in_body() => {
+                    refuse(io, Refusal::Malformed(violation), limits).await;
+                }
+                _ if result.is_ok() => close(io, None, activity.input_is_unread(), limits).await,
+                _ => {}
+            },
+            Stopped::Killed => {}
+        }
     }
     end
 }
 
 /// Serves HTTP/2 with prior knowledge until the connection ends.
-pub(super) async fn http2<Io, S>(io: TokioIo<Io>, service: S, activity: &Activity) -> ConnectionEnd
+pub(super) async fn http2<Io, S>(
+    io: TokioIo<Guard<Io>>,
+    salvage: Salvage<Io>,
+    service: S,
+    activity: &Activity,
+) -> ConnectionEnd
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService,
 {
+    // Boxed, so that it can be dropped for its socket; its state is on the heap anyway.
     let mut connection =
-        pin!(http2_builder(activity).serve_connection(io, ConnectionService::new(service, activity)));
+        Box::pin(http2_builder(activity).serve_connection(io, ConnectionService::new(service, activity)));
     let stopped = lifecycle::drive(connection.as_mut(), activity).await;
-    if let Stopped::Expired(_) = stopped {
-        // Tell the client, but do not wait for it: it had `keep_alive_timeout` to say something.
-        connection.as_mut().graceful_shutdown();
-        let farewell = activity.config().linger_timeout;
-        let _closed_or_not = tokio::time::timeout(farewell, connection).await;
+    let end = stopped.end(activity);
+    match stopped {
+        Stopped::Expired(Expired::Head) => {}
+        Stopped::Expired(expired) => {
+            // Tell the client, but do not wait for it: it had `keep_alive_timeout` to say something.
+            connection.as_mut().graceful_shutdown();
+            let farewell = match expired {
+                // Somebody waits for the place.
+                Expired::Evicted => activity.config().linger_timeout.min(EVICTED_FAREWELL),
+                _ => activity.config().linger_timeout,
+            };
+            let _closed_or_not = tokio::time::timeout(farewell, connection).await;
+            return end;
+        }
+        Stopped::Finished(_) if activity.has_flooded() => {}
+        Stopped::Finished(_) | Stopped::Killed => return end,
     }
-    stopped.end(activity)
+    // hyper has no way to end a connection with an error of ours.
+    if let Some(salvaged) = salvage.take_from(connection) {
+        let words = salvaged.last_stream.map(|last_stream| {
+            let has_only_greeted = last_stream == 0 && !activity.has_flooded();
+            let code = if has_only_greeted { ErrorCode::SettingsTimeout } else { ErrorCode::EnhanceYourCalm };
+            goaway(last_stream, code)
+        });
+        close(salvaged.io, words, true, LingerLimits::of(activity.config())).await;
+    }
+    end
+}
+
+/// Tells a client which speaks a protocol that is switched off, and closes.
+pub(super) async fn not_spoken<Io>(io: Io, protocol: Protocol, activity: &Activity) -> ConnectionEnd
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = LingerLimits::of(activity.config());
+    match protocol {
+        Protocol::Http1 => refuse(io, Refusal::Http1Off, limits).await,
+        Protocol::Http2 => {
+            let words = [SETTINGS.as_slice(), &goaway(0, ErrorCode::Http11Required)].concat();
+            close(io, Some(words), true, limits).await;
+        }
+    }
+    ConnectionEnd::Malformed
 }
 
 fn http1_builder(config: &Config) -> http1::Builder {
@@ -99,7 +165,9 @@ fn http2_builder(activity: &Activity) -> http2::Builder<StreamExecutor> {
         .max_pending_accept_reset_streams(saturating_usize(config.http2_resets_pending_max))
         .max_local_error_reset_streams(saturating_usize(config.http2_resets_local_max))
         .keep_alive_interval(config.http2_ping_interval)
-        .keep_alive_timeout(config.http2_ping_timeout);
+        .keep_alive_timeout(config.http2_ping_timeout)
+        // WebSockets (RFC 8441).
+        .enable_connect_protocol();
     builder
 }
 
@@ -112,9 +180,9 @@ fn saturating_u32(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-impl<Io, S> Drive for http1::Connection<TokioIo<Io>, ConnectionService<S>>
+impl<Io, S> Drive for http1::UpgradeableConnection<TokioIo<Io>, ConnectionService<S>>
 where
-    Io: AsyncRead + AsyncWrite + Unpin + 'static,
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: HttpService,
 {
     const HEAD_DEADLINE: HeadDeadline = HeadDeadline::Own;

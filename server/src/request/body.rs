@@ -2,7 +2,6 @@
 //! makes memory of its size.
 
 use std::{
-    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -12,7 +11,9 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
+use http::{HeaderName, header};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::RequestId;
@@ -40,6 +41,9 @@ pub enum BodyError {
     /// The client reset the connection or the stream, closed early, or broke the framing: 400.
     #[error("request body broke: {0}")]
     Broken(#[source] hyper::Error),
+    /// Its framing or its trailers break a rule, which is named: 400.
+    #[error("request body is malformed: {0}")]
+    Malformed(&'static str),
 }
 
 /// The body of a request, as services get it: streamed, bounded in size, and with a deadline on progress.
@@ -71,14 +75,25 @@ impl RequestBody {
         }
     }
 
-    /// The address that the client connected from.
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.activity.peer()
+    /// The connection that the request came over.
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// Our id for the request that this is the body of.
     pub(crate) fn request_id(&self) -> RequestId {
         self.id
+    }
+
+    /// Reads to the end and keeps nothing, so that the connection can carry another request.
+    pub(crate) async fn discard(&mut self) -> Result<(), BodyError> {
+        while !self.is_end_stream() {
+            match self.frame().await {
+                Some(frame) => drop(frame?),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// Counts the bytes of the body in `counter`, too.
@@ -92,7 +107,7 @@ impl RequestBody {
     }
 
     fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
-        let Some(data) = frame.data_ref() else { return Ok(frame) };
+        let Some(data) = frame.data_ref() else { return trailers(frame) };
         let bytes = data.remaining();
         if let Some(pace) = &mut self.pace {
             pace.moved(bytes);
@@ -131,7 +146,10 @@ impl Body for RequestBody {
         let result = match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(Ok(frame))) => this.take(frame),
-            Poll::Ready(Some(Err(error))) => Err(BodyError::Broken(error)),
+            Poll::Ready(Some(Err(error))) => Err(match this.activity.violation() {
+                Some(violation) if violation.is_in_body() => BodyError::Malformed(violation.detail()),
+                _ => BodyError::Broken(error),
+            }),
             Poll::Pending => {
                 let limits = PaceLimits::of_sender(this.activity.config());
                 let slow = ready!(this.pace.get_or_insert_default().poll_wait(cx, &limits));
@@ -149,6 +167,41 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
     }
+}
+
+/// Fields that frame a message, route it, modify it or prove who sent it: behind the body they come too late, and a
+/// service that merges them into the head believes them (RFC 9110, section 6.5.1).
+const NOT_IN_TRAILERS: [HeaderName; 22] = [
+    header::TRANSFER_ENCODING,
+    header::CONTENT_LENGTH,
+    header::HOST,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TRAILER,
+    header::TE,
+    header::EXPECT,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    header::MAX_FORWARDS,
+    header::RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+];
+
+fn trailers(frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    let is_forbidden = |name: &HeaderName| NOT_IN_TRAILERS.contains(name);
+    if frame.trailers_ref().is_some_and(|trailers| trailers.keys().any(is_forbidden)) {
+        return Err(BodyError::Malformed("a field that may not be a trailer (RFC 9110, section 6.5.1)"));
+    }
+    Ok(frame)
 }
 
 impl Drop for RequestBody {

@@ -42,14 +42,18 @@ where
     }
 
     fn call(&mut self, request: Request<RequestBody>) -> DeadlineFuture<S> {
-        let mut service = self.service.clone();
         // Nearly every service is ready, and then its future can stand here by itself: with the request beside it,
-        // waiting for readiness, the future of every request would be three times as large to move. A service that is
-        // not ready is asked again, with a waker that wakes.
-        let answer = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Answer::Called { future: service.call(request) },
+        // waiting for readiness, the future of every request would be three times as large to move. It is called where
+        // it stands, because a clone is a count that all cores share. A service that is not ready has kept the waker that
+        // does not wake, and perhaps a place in a queue: it goes along, to be asked again, and a fresh one stays.
+        let answer = match self.service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Answer::Called { future: self.service.call(request) },
             Poll::Ready(Err(error)) => Answer::Failed { failure: Some(Failure::of(error.into())) },
-            Poll::Pending => Answer::Waiting { oneshot: Box::pin(service.oneshot(request)) },
+            Poll::Pending => {
+                let fresh = self.service.clone();
+                let waiting = std::mem::replace(&mut self.service, fresh);
+                Answer::Waiting { oneshot: Box::pin(waiting.oneshot(request)) }
+            }
         };
         DeadlineFuture { answer, timer: None, timeout: self.timeout }
     }

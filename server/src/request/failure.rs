@@ -1,12 +1,12 @@
 //! Why a request has no response of its own, and what the client is told: without one list, each layer invents its own
 //! answers.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 
-use super::{BoxError, body::BodyError};
+use super::{BoxError, body::BodyError, conformance::Rule};
 use crate::{socket::refuse::retry_after_s, telemetry::metrics::Shed};
 
 /// Says why an overloaded server refused.
@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Shed(Shed),
     #[error("no response within {0:?} (--request-timeout)")]
     Deadline(Duration),
+    #[error("{}", .0.detail())]
+    Refused(Rule),
     #[error(transparent)]
     Body(BodyError),
     #[error("the service failed: {0}")]
@@ -39,6 +41,7 @@ impl Failure {
     fn status(&self) -> StatusCode {
         match self {
             Self::Shed(_) | Self::Deadline(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Refused(rule) => rule.status(),
             Self::Body(error) => body_status(error),
             Self::Service(error) => {
                 let mut cause = error.source();
@@ -63,6 +66,9 @@ impl Failure {
     }
 
     pub(super) fn into_response(self, version: Version) -> Response<Bytes> {
+        if let Self::Shed(reason) = self {
+            return shed(reason);
+        }
         let status = self.status();
         let body = error_body(status, &self.detail());
         let mut response = Response::new(Bytes::from(body));
@@ -72,22 +78,45 @@ impl Failure {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, retry_after_s().into());
         }
-        if let Self::Shed(reason) = self {
-            headers.insert(X_ECHO_OVERLOADED, HeaderValue::from_static(reason.name()));
+        if let Self::Refused(rule) = self
+            && let Some(methods) = rule.allow()
+        {
+            headers.insert(header::ALLOW, methods);
         }
-        // What is left of the body will not be read, so the connection cannot carry another request.
-        if matches!(self, Self::Body(_)) && version < Version::HTTP_2 {
+        // What is left of the body will not be read, so the connection cannot carry another request; and a client that
+        // writes what is none is not trusted with the next.
+        let is_no_request = matches!(self, Self::Refused(_)) && status == StatusCode::BAD_REQUEST;
+        if (matches!(self, Self::Body(_)) || is_no_request) && version < Version::HTTP_2 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 }
 
+/// The answer that an overloaded server gives most: nothing in it is made anew. The connection stays where the request's
+/// body is here already, and closes in our own way (connection/guard.rs) where the client still sends it.
+fn shed(reason: Shed) -> Response<Bytes> {
+    static BODIES: LazyLock<[&'static str; Shed::ALL.len()]> = LazyLock::new(|| {
+        Shed::ALL.map(|reason| {
+            let detail = Failure::Shed(reason).detail();
+            &*error_body(StatusCode::SERVICE_UNAVAILABLE, &detail).leak()
+        })
+    });
+    let mut response = Response::new(Bytes::from_static(BODIES[reason as usize].as_bytes()));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let seconds = ["1", "2", "3"][usize::try_from(retry_after_s() - 1).unwrap_or(0).min(2)];
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    headers.insert(X_ECHO_OVERLOADED, HeaderValue::from_static(reason.name()));
+    response
+}
+
 fn body_status(error: &BodyError) -> StatusCode {
     match error {
         BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         BodyError::Stalled(_) | BodyError::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
-        BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        BodyError::Broken(_) | BodyError::Malformed(_) => StatusCode::BAD_REQUEST,
     }
 }
 

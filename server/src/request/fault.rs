@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response};
 
-use super::{failure::Failure, response::ResponseBody, trace::SampledTrace};
+use super::{Intended, failure::Failure, response::ResponseBody, trace::SampledTrace};
 use crate::telemetry::throttle::Throttle;
 
 /// So many lines per second; the failures without one are counted in the next.
@@ -22,7 +22,7 @@ impl Fault {
             Failure::Panic | Failure::Service(_) | Failure::Deadline(_) => {
                 Some(Self(failure.to_string().into()))
             }
-            Failure::Shed(_) | Failure::Body(_) => {
+            Failure::Shed(_) | Failure::Body(_) | Failure::Refused(_) => {
                 tracing::debug!("{failure}");
                 None
             }
@@ -37,7 +37,7 @@ pub(super) fn report<B>(
     trace: Option<&SampledTrace>,
 ) {
     let status = response.status();
-    if !status.is_server_error() {
+    if !status.is_server_error() || response.extensions().get::<Intended>().is_some() {
         return;
     }
     let fault = response.extensions_mut().remove::<Fault>();

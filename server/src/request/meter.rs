@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -20,13 +20,20 @@ use super::{
     body::RequestBody,
     fault,
     id::X_REQUEST_ID,
+    polls::BodyPolls,
     record::Record,
     response::{self, ResponseBody},
 };
-use crate::activity::Activity;
+use crate::{
+    activity::{Activity, Stage},
+    hostname, overload,
+};
 
 /// Queue and service time of a response (W3C Server Timing), in milliseconds with microsecond digits.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// Which instance answered.
+const X_ECHO_SERVER: HeaderName = HeaderName::from_static("x-echo-server");
 
 /// The outermost layer.
 #[derive(Clone, Debug)]
@@ -58,9 +65,17 @@ where
         let id = request.body().request_id().or_clients(&request);
         let version = request.version();
         let mut record = Record::begin(&self.activity, &mut request, &id);
+        // The one look at the clock. A stream of HTTP/2 has it when its task has its turn, and here where that may be late.
+        let core = self.activity.core();
+        let began_at = (version < Version::HTTP_2).then(Instant::now);
+        match began_at {
+            Some(now) => record.reached_layers(now),
+            None if core.overload.is_probing() => overload::keep_arrival(Some(Instant::now())),
+            None => overload::keep_arrival(None),
+        }
         let inner = self.inner.call(request);
         record.account.take_trace();
-        MeterFuture { inner, record: Some(record), id: Some(id), version, began_at: None }
+        MeterFuture { inner, record: Some(record), id: Some(id), version, began_at }
     }
 }
 
@@ -86,6 +101,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let began_at = *this.began_at.get_or_insert_with(|| {
+            overload::stream_has_turn();
             let now = Instant::now();
             if let Some(record) = this.record {
                 record.reached_layers(now);
@@ -100,13 +116,21 @@ where
         record.account.waited(queue);
         record.account.take_trace();
         fault::report(&mut response, &id, record.account.trace());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            record.exchange.activity().enter(Stage::WebSocket);
+        }
         let headers = response.headers_mut();
         headers.entry(X_REQUEST_ID).or_insert(id);
         headers.append(SERVER_TIMING, server_timing(queue, began_at.elapsed()));
-        if *this.version < Version::HTTP_2 && record.exchange.activity().is_leaving() {
+        if record.exchange.activity().config().server_header {
+            headers.insert(X_ECHO_SERVER, hostname::value());
+        }
+        let activity = record.exchange.activity();
+        if *this.version < Version::HTTP_2 && activity.is_leaving() && !activity.is_upgraded() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response::keep_record(&mut response, record);
+        BodyPolls::answered();
         Poll::Ready(Ok(response))
     }
 }

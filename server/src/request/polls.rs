@@ -16,7 +16,7 @@ pub(crate) struct BodyPolls {
 pub(crate) enum LastPoll {
     /// The body's source has nothing yet.
     Pending,
-    /// A frame was handed over; the next is asked for only when the stream has window.
+    /// A frame or the response's head was handed over; the next is asked for only when the stream has window.
     Yielded,
 }
 
@@ -28,6 +28,11 @@ impl BodyPolls {
         POLLS.set(Self::default());
         let result = poll();
         (result, POLLS.get())
+    }
+
+    /// The response's head is there. A stream without any window never asks its body for a frame.
+    pub(super) fn answered() {
+        Self::yielded(0);
     }
 
     /// The body yielded a frame with this many bytes.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{account::Account, body::RequestBody};
 use crate::{
     activity::{Activity, Exchange},
+    overload,
     telemetry::metrics::{Aborted, RequestLabels, Shard},
 };
 
@@ -45,6 +46,9 @@ impl Record {
 
     /// The layers see the request for the first time, at `now`: until then it has waited for its turn.
     pub(super) fn reached_layers(&self, now: Instant) {
+        let core = self.exchange.activity().core();
+        core.overload.arrived(core, now);
+        overload::keep_arrival(Some(now));
         if self.is_measured() {
             self.shard().queue_delay.record(now.saturating_duration_since(self.received_at));
         }

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{
-    BoxError, failure::Failure, gate::Admitted, polls::BodyPolls, record::Record, trace::SampledTrace,
+    BoxError, failure::Failure, place::Admitted, polls::BodyPolls, record::Record, trace::SampledTrace,
 };
 
 pin_project! {

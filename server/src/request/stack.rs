@@ -1,11 +1,14 @@
 //! The list of layers: without one place that reads from top to bottom nobody can say what a request meets, and in
 //! what order.
 
-use super::{admission::Admission, deadline::Deadline, meter::Meter, rescue::Rescue, trace::Trace};
+use super::{
+    admission::Admission, conformance::Conformance, deadline::Deadline, meter::Meter, rescue::Rescue,
+    trace::Trace,
+};
 use crate::activity::Activity;
 
 /// [`stack`]'s layers around the service `S`.
-pub(crate) type Stack<S> = Meter<Rescue<Admission<Trace<Deadline<S>>>>>;
+pub(crate) type Stack<S> = Meter<Rescue<Conformance<Admission<Trace<Deadline<S>>>>>>;
 
 /// Puts the layers around a service, for one connection.
 pub(crate) fn stack<S>(service: S, activity: &Activity) -> Stack<S> {
@@ -17,8 +20,10 @@ pub(crate) fn stack<S>(service: S, activity: &Activity) -> Stack<S> {
     let trace = Trace::new(deadline, activity.clone());
     // Refuses before any work is done; its guard goes with the body to its end.
     let admission = Admission::new(trace, activity.clone());
+    // Refuses what no service may have to understand; costs less than admission, and such a request takes no place.
+    let conformance = Conformance::new(admission);
     // The one place where an error or a panic becomes a status.
-    let rescue = Rescue::new(admission, activity.clone());
+    let rescue = Rescue::new(conformance, activity.clone());
     // Outermost: counts sheds, panics and aborts, too.
     Meter::new(rescue, activity.clone())
 }

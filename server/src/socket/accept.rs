@@ -1,19 +1,24 @@
 //! Accepts under a policy: without one a full descriptor table makes `accept` fail at once for ever, and the loop eats
 //! a core.
 
-use std::{fs::File, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs::File, io, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::OwnedSemaphorePermit,
+    time::sleep,
+};
 
 use super::{
     linger::LingerLimits,
     listen::Listener,
+    peer::Peer,
     refuse::{Refusal, refuse},
 };
 use crate::{
-    connection,
-    core::{Core, Slots},
+    connection::{self, tls::Tls},
+    core::{AddressPlace, Core, Slot, Slots},
     request::HttpService,
     task::{TaskKind, spawn, spawn_named},
     telemetry::{
@@ -25,6 +30,9 @@ use crate::{
 /// Pauses after an `accept` that failed for want of descriptors or memory: doubled from the first to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
+/// Between two clients, while our worker is too busy to read from those that it has.
+const PAUSED_ACCEPT: Duration = Duration::from_millis(5);
+
 /// Clients that are answered 503 by means of the reserve descriptor before each pause.
 const REFUSED_PER_PAUSE: usize = 16;
 
@@ -32,12 +40,18 @@ const REFUSED_PER_PAUSE: usize = 16;
 const RESERVE_LINGER: LingerLimits =
     LingerLimits { silent: Duration::from_millis(2), total: Duration::from_millis(2) };
 
+/// For one that is asked to make room to be gone: a little longer than an HTTP/2 client has for its farewell.
+const EVICTION_WAIT: Duration = Duration::from_millis(150);
+
+/// How many are asked on behalf of one client, before it is refused.
+const EVICTIONS_PER_CLIENT: usize = 3;
+
 /// One line per this time, however many errors there are; the counter has them all.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts a task that accepts and spawns connections until the server stops accepting; then takes what the kernel has
-/// already completed, and closes the listener.
-pub(crate) fn start<L, S>(listener: L, service: S, core: &Arc<Core>)
+/// already completed, and closes the listener. With `tls`, clients must speak that.
+pub(crate) fn start<L, S>(listener: L, tls: Option<Arc<Tls>>, service: S, core: &Arc<Core>)
 where
     L: Listener,
     S: HttpService,
@@ -47,9 +61,13 @@ where
     let address = listener.address();
     let core = Arc::clone(core);
     spawn_named(&Arc::clone(&core), TaskKind::Accept, &address, async move {
-        let mut acceptor = Acceptor::new(listener, service, Arc::clone(&core));
-        core.lifecycle.accept_token().run_until_cancelled(acceptor.accept_for_ever()).await;
-        acceptor.sweep().await;
+        let mut acceptor = Acceptor::new(listener, tls, service, Arc::clone(&core));
+        acceptor.accept_until_told().await;
+        if core.lifecycle.is_handed_over() {
+            acceptor.listener.hand_over();
+        } else if !acceptor.listener.outlives_us() {
+            acceptor.sweep().await;
+        }
         drop(acceptor);
         drop(open);
     });
@@ -57,6 +75,7 @@ where
 
 struct Acceptor<L, S> {
     listener: L,
+    tls: Option<Arc<Tls>>,
     service: S,
     core: Arc<Core>,
     /// Given up to accept one client when there is no other descriptor, so that it can be told.
@@ -70,9 +89,10 @@ where
     L: Listener,
     S: HttpService,
 {
-    fn new(listener: L, service: S, core: Arc<Core>) -> Self {
+    fn new(listener: L, tls: Option<Arc<Tls>>, service: S, core: Arc<Core>) -> Self {
         Self {
             listener,
+            tls,
             service,
             core,
             reserve: open_reserve(),
@@ -81,8 +101,28 @@ where
         }
     }
 
+    async fn accept_until_told(&mut self) {
+        let core = Arc::clone(&self.core);
+        let mut told = std::pin::pin!(core.lifecycle.accept_token().cancelled());
+        loop {
+            // Only between clients: one that has been accepted is served.
+            let accepted = tokio::select! {
+                biased;
+                () = &mut told => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(accepted) => self.admit(accepted).await,
+                Err(error) => self.recover(error).await,
+            }
+        }
+    }
+
     async fn accept_for_ever(&mut self) -> ! {
         loop {
+            if self.core.overload.is_paused() {
+                sleep(PAUSED_ACCEPT).await;
+            }
             match self.listener.accept().await {
                 Ok(accepted) => self.admit(accepted).await,
                 Err(error) => self.recover(error).await,
@@ -91,26 +131,75 @@ where
     }
 
     /// Spawns the connection, or tells the client that there are too many.
-    async fn admit(&mut self, (io, peer): (L::Io, SocketAddr)) {
+    async fn admit(&mut self, (io, peer): (L::Io, Peer)) {
         self.pause = BACKOFF.0;
         let core = Arc::clone(&self.core);
+        let address = match AddressPlace::take(&core, peer) {
+            Ok(address) => address,
+            // Never waits: an address over its limit must not hold up the others.
+            Err(shed) => return self.refuse(io, shed, Arc::clone(&core.refusals).try_acquire_owned().ok()),
+        };
         let place = loop {
             if let Some(slot) = Slots::try_take(&core) {
-                let connection = connection::run(io, peer, slot, self.service.clone(), Arc::clone(&core));
-                return spawn(&core, TaskKind::NewConnection, connection);
+                return serve(
+                    &core,
+                    io,
+                    peer,
+                    slot.of_address(address),
+                    self.tls.clone(),
+                    self.service.clone(),
+                    L::reset_on_close,
+                );
             }
             // At the bound of refusals the next client waits for whichever comes first: to be served, or refused.
             tokio::select! {
                 () = core.slots.freed() => {}
-                place = Arc::clone(&core.refusals).acquire_owned() => break place,
+                place = Arc::clone(&core.refusals).acquire_owned() => break place.ok(),
             }
         };
-        core.metrics.shard().shed(Shed::Connections);
-        let linger = LingerLimits::of(&core.config);
-        spawn(&core, TaskKind::Reject, async move {
-            refuse(io, Some(Refusal::Shed(Shed::Connections)), linger).await;
+        if core.registry.evict_one(&core.config) {
+            self.serve_in_place_of_another((io, peer), address, place);
+        } else {
+            self.refuse(io, Shed::Connections, place);
+        }
+    }
+
+    /// Serves the client as soon as the connection that was asked to make room has ended.
+    fn serve_in_place_of_another(
+        &self,
+        (io, peer): (L::Io, Peer),
+        address: Option<AddressPlace>,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
+        let (core, tls, service) = (Arc::clone(&self.core), self.tls.clone(), self.service.clone());
+        let refusal = self.refusal(Shed::Connections);
+        spawn(&self.core, TaskKind::Reject, async move {
+            if let Some(slot) = slot_of_evicted(&core).await {
+                serve(&core, io, peer, slot.of_address(address), tls, service, L::reset_on_close);
+            } else {
+                core.metrics.shard().shed(Shed::Connections);
+                let linger = LingerLimits::of(&core.config);
+                refuse(io, refusal, linger).await;
+            }
             drop(place);
         });
+    }
+
+    /// Tells the client why it is not served, or only closes where too many are being told already.
+    fn refuse(&self, io: L::Io, why: Shed, place: Option<OwnedSemaphorePermit>) {
+        self.core.metrics.shard().shed(why);
+        let Some(place) = place else { return };
+        let linger = LingerLimits::of(&self.core.config);
+        let refusal = self.refusal(why);
+        spawn(&self.core, TaskKind::Reject, async move {
+            refuse(io, refusal, linger).await;
+            drop(place);
+        });
+    }
+
+    /// A handshake would cost more than most answers: a TLS client is told in the one way that needs none.
+    fn refusal(&self, reason: Shed) -> Refusal {
+        if self.tls.is_some() { Refusal::TlsAlert } else { Refusal::Shed(reason) }
     }
 
     /// Decides what a failed `accept` means.
@@ -155,7 +244,8 @@ where
             let refused = matches!(accepted, Some(Ok(_)));
             if let Some(Ok((io, _peer))) = accepted {
                 self.core.metrics.shard().shed(Shed::Descriptors);
-                refuse(io, Some(Refusal::Shed(Shed::Descriptors)), RESERVE_LINGER).await;
+                let refusal = self.refusal(Shed::Descriptors);
+                refuse(io, refusal, RESERVE_LINGER).await;
             }
             self.reserve = open_reserve();
             if !refused {
@@ -188,6 +278,37 @@ where
             tracing::warn!(%error, "{message}");
         }
     }
+}
+
+/// Starts the task of one connection.
+fn serve<Io, S>(
+    core: &Arc<Core>,
+    io: Io,
+    peer: Peer,
+    slot: Slot,
+    tls: Option<Arc<Tls>>,
+    service: S,
+    reset_on_close: fn(&Io),
+) where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: HttpService,
+{
+    let connection = connection::run(io, reset_on_close, peer, slot, tls, service, Arc::clone(core));
+    spawn(core, TaskKind::NewConnection, connection);
+}
+
+/// The place of a connection that was asked to make room. One that has begun a request meanwhile keeps its place: then
+/// another is asked.
+async fn slot_of_evicted(core: &Arc<Core>) -> Option<Slot> {
+    for _ in 0..EVICTIONS_PER_CLIENT {
+        if let Ok(slot) = tokio::time::timeout(EVICTION_WAIT, Slots::take(core)).await {
+            return Some(slot);
+        }
+        if !core.registry.evict_one(&core.config) {
+            break;
+        }
+    }
+    None
 }
 
 fn open_reserve() -> Option<File> {

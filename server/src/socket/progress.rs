@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
 };
 
-use super::linger::{Linger, LingerLimits};
-use crate::{activity::Activity, config::Config};
+use crate::{
+    activity::{Activity, Break},
+    config::Config,
+};
 
 /// How slow a peer may be while we wait for it.
 #[derive(Clone, Copy, Debug)]
@@ -151,20 +152,7 @@ impl PaceTimer {
     }
 }
 
-/// How hyper's own answers begin; none of ours has its headers in this order.
-const ENGINE_REFUSALS: [(StatusCode, &str); 3] = [
-    (StatusCode::BAD_REQUEST, "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\ndate: "),
-    (
-        StatusCode::URI_TOO_LONG,
-        "HTTP/1.1 414 URI Too Long\r\nconnection: close\r\ncontent-length: 0\r\ndate: ",
-    ),
-    (
-        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: ",
-    ),
-];
-
-/// The client's socket, with a deadline on reading our responses, and its bytes reported to the connection.
+/// The client's socket, below TLS, with a deadline on reading our responses.
 ///
 /// Holds `S`, the connection's place in the connection limit: the place is free when the socket is closed, not when
 /// some task has noticed.
@@ -174,35 +162,19 @@ pub(crate) struct Progress<Io, S> {
     activity: Activity,
     limits: PaceLimits,
     writer: PaceTimer,
-    linger: Option<Linger>,
-    write_closed: bool,
-    _slot: S,
+    reset_on_close: fn(&Io),
+    slot: S,
 }
 
 impl<Io, S> Progress<Io, S> {
-    pub(crate) fn new(io: Io, activity: Activity, slot: S) -> Self {
+    pub(crate) fn new(io: Io, reset_on_close: fn(&Io), activity: Activity, slot: S) -> Self {
         let limits = PaceLimits::of_reader(activity.config());
-        Self {
-            io,
-            activity,
-            limits,
-            writer: PaceTimer::default(),
-            linger: None,
-            write_closed: false,
-            _slot: slot,
-        }
+        Self { io, activity, limits, writer: PaceTimer::default(), reset_on_close, slot }
     }
 
-    /// hyper answers a head that it cannot parse by itself, past all layers: no request id, no reason. Such an answer
-    /// is stopped here, and given in our form when the connection has ended (connection/serve.rs).
-    fn stop_engine_refusal(&self, head: &[u8]) -> io::Result<()> {
-        if !self.activity.head_has_begun() {
-            return Ok(());
-        }
-        let refusal = ENGINE_REFUSALS.iter().find(|(_, answer)| head.starts_with(answer.as_bytes()));
-        let Some((status, _)) = refusal else { return Ok(()) };
-        self.activity.refused_by_engine(*status);
-        Err(io::ErrorKind::InvalidData.into())
+    /// The connection's place.
+    pub(crate) fn slot(&mut self) -> &mut S {
+        &mut self.slot
     }
 
     /// After a write: counts it, or waits with the deadline.
@@ -232,18 +204,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncRead for Progress<Io, S>
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if result.is_ready() {
-            self.activity.read(buf.filled().len() - before);
+        if self.activity.core().overload.holds_back(&self.activity, cx.waker()) {
+            return Poll::Pending;
         }
-        result
+        Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncWrite for Progress<Io, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stop_engine_refusal(buf)?;
         let result = Pin::new(&mut self.io).poll_write(cx, buf);
         self.after_write(cx, result)
     }
@@ -253,9 +222,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncWrite for Progress<Io, S
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(first) = bufs.first() {
-            self.stop_engine_refusal(first)?;
-        }
         let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.after_write(cx, result)
     }
@@ -268,19 +234,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin, S: Unpin> AsyncWrite for Progress<Io, S
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    /// Closes the write side; where input is unread, lingers before the socket may be closed. See [`Linger`].
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.write_closed {
-            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-            this.write_closed = true;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<Io, S> Drop for Progress<Io, S> {
+    fn drop(&mut self) {
+        if self.activity.broken_off() == Some(Break::Reset) {
+            (self.reset_on_close)(&self.io);
         }
-        if this.activity.input_is_unread() {
-            let limits = LingerLimits::of(this.activity.config());
-            let linger = this.linger.get_or_insert_with(|| Linger::begin(limits));
-            ready!(linger.poll(Pin::new(&mut this.io), cx));
-        }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     throttle::Throttle,
     trace_context::TraceContext,
 };
-use crate::config::Config;
+use crate::{config::Config, socket::peer::Peer};
 
 /// Bytes of the path, with its query, that go into a line. What is beyond is cut, and the line says so.
 const PATH_MAX: usize = 2048;
@@ -76,12 +76,7 @@ impl AccessLog {
     }
 
     /// Begins the line of a request, if it is one of those that have one. `id` is what the client will see.
-    pub(crate) fn begin<B>(
-        &self,
-        request: &Request<B>,
-        client: SocketAddr,
-        id: &HeaderValue,
-    ) -> Option<Box<Line>> {
+    pub(crate) fn begin<B>(&self, request: &Request<B>, client: Peer, id: &HeaderValue) -> Option<Box<Line>> {
         thread_local!(static SEEN: Cell<u64> = const { Cell::new(0) });
         let seen = SEEN.replace(SEEN.get() + 1);
         seen.is_multiple_of(self.one_in).then(|| {
@@ -183,7 +178,7 @@ impl Line {
         });
     }
 
-    fn begin<B>(&mut self, request: &Request<B>, client: SocketAddr, id: &HeaderValue) {
+    fn begin<B>(&mut self, request: &Request<B>, client: Peer, id: &HeaderValue) {
         let text = &mut self.text;
         text.extend_from_slice(b"{\"time\":\"");
         clock::append(text, SystemTime::now());
@@ -243,9 +238,9 @@ fn number(text: &mut Vec<u8>, value: u64) {
 }
 
 /// As `Display` has it, without what that costs for the usual kind.
-fn address(text: &mut Vec<u8>, address: SocketAddr) {
+fn address(text: &mut Vec<u8>, address: Peer) {
     match address {
-        SocketAddr::V4(v4) => {
+        Peer::Ip(SocketAddr::V4(v4)) => {
             for (at, octet) in v4.ip().octets().into_iter().enumerate() {
                 if at > 0 {
                     text.push(b'.');
@@ -255,7 +250,7 @@ fn address(text: &mut Vec<u8>, address: SocketAddr) {
             text.push(b':');
             number(text, u64::from(v4.port()));
         }
-        SocketAddr::V6(v6) => text.extend_from_slice(v6.to_string().as_bytes()),
+        other => text.extend_from_slice(other.to_string().as_bytes()),
     }
 }
 
@@ -282,7 +277,7 @@ mod tests {
     };
 
     fn rendered(method: Method, uri: http::Uri, id: &HeaderValue, outcome: &Outcome) -> Value {
-        let client = "192.0.2.1:5678".parse().unwrap();
+        let client = Peer::Ip("192.0.2.1:5678".parse().unwrap());
         let mut request = Request::new(());
         (*request.method_mut(), *request.uri_mut()) = (method, uri);
         let mut line = Line::from_pool();
@@ -365,7 +360,7 @@ mod tests {
             };
             let expected = SocketAddr::new(address_of(bits), port);
             let mut text = Vec::new();
-            address(&mut text, expected);
+            address(&mut text, expected.into());
             prop_assert_eq!(String::from_utf8(text).unwrap(), expected.to_string());
         }
     }

@@ -9,6 +9,7 @@ mod requests;
 mod runtime;
 mod state;
 mod telemetry;
+mod tls;
 
 use std::{fmt, sync::Arc};
 
@@ -46,6 +47,7 @@ impl Collector for Scrape {
         let (core, out) = (&*self.0, &mut encoder);
         requests::encode(core, out)?;
         connections::encode(core, out)?;
+        tls::encode(core, out)?;
         state::encode(core, out)?;
         process::encode(core, out)?;
         runtime::encode(core, out)?;

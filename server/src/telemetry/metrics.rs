@@ -4,6 +4,8 @@
 //! Each thread writes to a shard of its own; a scrape sums them. Labels are enums, so the number of series is fixed at
 //! compile time, whatever clients send.
 
+mod labels;
+
 use std::{
     cell::Cell,
     num::NonZeroU128,
@@ -13,7 +15,11 @@ use std::{
 
 use http::{Method, StatusCode, Version};
 
+pub(crate) use self::labels::{
+    Aborted, AcceptError, ConnectionEnd, Handshake, Reload, Restart, SampledBy, Shed, TaskKind,
+};
 use super::histogram::{Exemplar, Exemplars, Histogram, Snapshot};
+use crate::echo::WebSocketEnd;
 
 /// The request methods that are told apart; all others count as `_OTHER`, as OpenTelemetry's HTTP conventions ask.
 pub(crate) const METHODS: [&str; 9] =
@@ -33,197 +39,6 @@ pub(crate) const STATUS_CODES: [u16; 26] = [
 
 /// Places of `echo_responses_total`: the codes, then the classes.
 const STATUSES: usize = STATUS_CODES.len() + STATUS_CLASSES.len();
-
-/// Why a request was refused before any work was done for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shed {
-    /// `connections_max` was reached.
-    Connections,
-    /// `requests_max` was reached.
-    Concurrency,
-    /// The process was out of file descriptors or memory.
-    Descriptors,
-}
-
-impl Shed {
-    pub(crate) const ALL: [Self; 3] = [Self::Connections, Self::Concurrency, Self::Descriptors];
-
-    /// The value of the `x-echo-overloaded` header and of the metric's label.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::Concurrency => "concurrency",
-            Self::Descriptors => "descriptors",
-        }
-    }
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ConnectionEnd {
-    /// The client closed it, or either side asked for it with `connection: close`.
-    Complete,
-    /// `keep_alive_timeout` passed.
-    Idle,
-    /// Closed because the server drains.
-    Drained,
-    /// `drain_grace` passed with a request in progress.
-    Killed,
-    /// `first_byte_timeout` passed.
-    FirstByteTimeout,
-    /// `header_read_timeout` passed.
-    HeaderTimeout,
-    /// `write_stall_timeout` passed, or the client read slower than `rate_min`.
-    SlowReader,
-    /// What the client sent is not HTTP, or more than `header_max`.
-    Malformed,
-    /// The client reset it, a body broke, or the socket failed.
-    Broken,
-}
-
-impl ConnectionEnd {
-    pub(crate) const ALL: [Self; 9] = [
-        Self::Complete,
-        Self::Idle,
-        Self::Drained,
-        Self::Killed,
-        Self::FirstByteTimeout,
-        Self::HeaderTimeout,
-        Self::SlowReader,
-        Self::Malformed,
-        Self::Broken,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Idle => "idle",
-            Self::Drained => "drained",
-            Self::Killed => "killed",
-            Self::FirstByteTimeout => "first_byte_timeout",
-            Self::HeaderTimeout => "header_timeout",
-            Self::SlowReader => "slow_reader",
-            Self::Malformed => "malformed",
-            Self::Broken => "broken",
-        }
-    }
-}
-
-/// Why `accept` failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AcceptError {
-    /// EMFILE, ENFILE, ENOMEM, ENOBUFS: nothing can be accepted until something is released.
-    Exhausted,
-    /// The client was gone before we accepted it.
-    Connection,
-    /// Anything else.
-    Other,
-}
-
-impl AcceptError {
-    pub(crate) const ALL: [Self; 3] = [Self::Exhausted, Self::Connection, Self::Other];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Exhausted => "exhausted",
-            Self::Connection => "connection",
-            Self::Other => "other",
-        }
-    }
-}
-
-/// Where a request ended that did not end well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aborted {
-    /// The client left before it had a response head.
-    BeforeResponse,
-    /// The response had begun and was cut.
-    InBody,
-}
-
-impl Aborted {
-    pub(crate) const ALL: [Self; 2] = [Self::BeforeResponse, Self::InBody];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::BeforeResponse => "before_response",
-            Self::InBody => "in_body",
-        }
-    }
-}
-
-/// Who wanted a request traced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SampledBy {
-    /// `trace_one_in`.
-    Ratio,
-    /// The caller, who traces its part.
-    Parent,
-}
-
-impl SampledBy {
-    pub(crate) const ALL: [Self; 2] = [Self::Ratio, Self::Parent];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Ratio => "ratio",
-            Self::Parent => "parent",
-        }
-    }
-}
-
-/// What a task is for: the label of `echo_tasks`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TaskKind {
-    /// One accept loop per listener.
-    Accept,
-    /// One client connection whose protocol is not known yet.
-    NewConnection,
-    /// One HTTP/1 connection, until it closes.
-    Http1Connection,
-    /// One HTTP/2 connection, until it closes.
-    Http2Connection,
-    /// One HTTP/2 stream: hyper runs each on a task of its own.
-    Http2Stream,
-    /// One client over the connection limit that is being told so.
-    Reject,
-    /// A fault of the lab.
-    Lab,
-    /// One of many tasks without sockets that the lab spawns to be looked at.
-    Crowd,
-}
-
-impl TaskKind {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Accept,
-        Self::NewConnection,
-        Self::Http1Connection,
-        Self::Http2Connection,
-        Self::Http2Stream,
-        Self::Reject,
-        Self::Lab,
-        Self::Crowd,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::NewConnection => "new connection",
-            Self::Http1Connection => "h1 connection",
-            Self::Http2Connection => "h2 connection",
-            Self::Http2Stream => "h2 stream",
-            Self::Reject => "reject",
-            Self::Lab => "lab",
-            Self::Crowd => "crowd",
-        }
-    }
-
-    /// Whether there may be as many as clients: then tokio-console is shown one in `console_one_in`.
-    #[cfg(feature = "console")]
-    pub(crate) const fn follows_clients(self) -> bool {
-        !matches!(self, Self::Accept | Self::Lab)
-    }
-}
 
 /// The labels that a request has from its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,12 +120,22 @@ pub(crate) struct Shard {
     pub(crate) request_body_bytes: AtomicU64,
     pub(crate) response_body_bytes: AtomicU64,
     pub(crate) sheds: [AtomicU64; Shed::ALL.len()],
+    /// How long probes took through their worker's queue.
+    pub(crate) worker_delay: Histogram,
+    pub(crate) reads_paused: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) traces_sampled: [AtomicU64; SampledBy::ALL.len()],
     pub(crate) connections_opened: AtomicU64,
     pub(crate) connections_closed: [AtomicU64; ConnectionEnd::ALL.len()],
     pub(crate) accept_errors: [AtomicU64; AcceptError::ALL.len()],
+    pub(crate) tls_handshakes: [AtomicU64; Handshake::ALL.len()],
+    pub(crate) tls_reloads: [AtomicU64; Reload::ALL.len()],
     pub(crate) tasks: [AtomicI64; TaskKind::ALL.len()],
+    /// Messages that came over WebSockets, and their bytes; as many go back.
+    pub(crate) websocket_messages: AtomicU64,
+    pub(crate) websocket_bytes: AtomicU64,
+    pub(crate) websockets_closed: [AtomicU64; WebSocketEnd::ALL.len()],
+    pub(crate) restarts: [AtomicU64; Restart::ALL.len()],
     /// Polls of tasks that took longer than a poll may.
     pub(crate) slow_polls: AtomicU64,
 }
@@ -335,6 +160,18 @@ impl Shard {
 
     pub(crate) fn accept_failed(&self, error: AcceptError) {
         self.accept_errors[error as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn restarted(&self, result: Restart) {
+        self.restarts[result as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn handshake(&self, outcome: Handshake) {
+        self.tls_handshakes[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn tls_reloaded(&self, outcome: Reload) {
+        self.tls_reloads[outcome as usize].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn connection_closed(&self, end: ConnectionEnd) {

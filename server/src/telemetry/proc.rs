@@ -6,7 +6,8 @@
 mod network;
 mod process;
 
+pub(crate) use self::process::{fds_max, fds_open};
 pub(super) use self::{
     network::{accept_queue, listen_losses, somaxconn},
-    process::{Switches, cpu_time, fds_max, fds_open, memory, start_time, switches_by_thread},
+    process::{Switches, cpu_time, memory, start_time, switches_by_thread},
 };

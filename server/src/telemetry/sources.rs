@@ -3,13 +3,14 @@
 
 use std::{
     net::TcpListener,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use rustix::fs::fstat;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
 use super::proc::{self, Switches};
+use crate::connection::tls::Tls;
 
 /// Filled in while the server starts, read by scrapes; no request comes here.
 #[derive(Debug, Default)]
@@ -17,6 +18,7 @@ pub(crate) struct Sources {
     runtimes: Mutex<Vec<(String, Handle)>>,
     listeners: Mutex<Listeners>,
     switches: Mutex<Switches>,
+    tls: OnceLock<Arc<Tls>>,
 }
 
 /// The data listeners, known by their inodes: their descriptors are the accept loops'.
@@ -34,11 +36,25 @@ impl Sources {
     }
 
     /// `backlog` is what each has asked the kernel for.
-    pub(crate) fn add_listeners(&self, listeners: &[TcpListener], backlog: u64) {
-        let inodes = listeners.iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
+    pub(crate) fn add_listeners<'a>(
+        &self,
+        listeners: impl IntoIterator<Item = &'a TcpListener>,
+        backlog: u64,
+    ) {
+        let inodes: Vec<_> =
+            listeners.into_iter().filter_map(|listener| Some(fstat(listener).ok()?.st_ino)).collect();
         let each = proc::somaxconn().map(|most| most.min(backlog));
-        let queue_max = each.map(|each| each * listeners.len() as u64);
+        let queue_max = each.map(|each| each * inodes.len() as u64);
         *lock(&self.listeners) = Listeners { inodes, queue_max };
+    }
+
+    /// Whose certificate has an end that a scrape tells.
+    pub(crate) fn set_tls(&self, tls: Arc<Tls>) {
+        let _already_known = self.tls.set(tls);
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.get().map(|tls| &**tls)
     }
 
     pub(super) fn runtimes(&self) -> Vec<(String, RuntimeMetrics)> {
@@ -46,7 +62,6 @@ impl Sources {
     }
 
     /// The runtimes that carry the data plane.
-    #[cfg(feature = "console")]
     pub(crate) fn data_runtimes(&self) -> Vec<(String, Handle)> {
         lock(&self.runtimes).iter().filter(|(name, _)| name.starts_with("data-")).cloned().collect()
     }

@@ -1,7 +1,7 @@
 //! Stopping under load: what has arrived is answered, and the end is reported.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     num::NonZeroUsize,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -16,23 +16,24 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::harness::{Client, Echo, PATIENCE, Program, config, pattern};
 
+/// What clients under load have seen.
 #[derive(Default)]
-struct Tally {
-    answered: AtomicUsize,
+pub(crate) struct Tally {
+    pub(crate) answered: AtomicUsize,
     answered_after_signal: AtomicUsize,
-    failed: AtomicUsize,
+    pub(crate) failed: AtomicUsize,
     signalled: AtomicBool,
 }
 
 impl Tally {
-    fn answered(&self) {
+    pub(crate) fn answered(&self) {
         self.answered.fetch_add(1, Relaxed);
         if self.signalled.load(Relaxed) {
             self.answered_after_signal.fetch_add(1, Relaxed);
         }
     }
 
-    fn failed(&self, why: &str) {
+    pub(crate) fn failed(&self, why: &str) {
         eprintln!("failed: {why}");
         self.failed.fetch_add(1, Relaxed);
     }
@@ -75,7 +76,7 @@ fn sigterm_under_load_fails_no_http1_request_on_either_runtime() {
 }
 
 /// Sends requests on one connection until the server asks to close it. False once the server is gone.
-fn echo_until_close(addr: SocketAddr, tally: &Tally) -> bool {
+pub(crate) fn echo_until_close(addr: SocketAddr, tally: &Tally) -> bool {
     let mut stream = match TcpStream::connect(addr) {
         Ok(stream) => stream,
         // The listener is closed: nothing was sent, so nothing is lost.
@@ -87,6 +88,12 @@ fn echo_until_close(addr: SocketAddr, tally: &Tally) -> bool {
     };
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    requests_until_close(&mut stream, tally);
+    true
+}
+
+/// Sends requests on one connection until the server asks to close it.
+pub(crate) fn requests_until_close(stream: &mut (impl Read + Write), tally: &Tally) {
     let body = pattern(700);
     let request = [
         format!("POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(),
@@ -94,23 +101,16 @@ fn echo_until_close(addr: SocketAddr, tally: &Tally) -> bool {
     ]
     .concat();
     loop {
-        match exchange(&mut stream, &request, &body) {
-            Ok(keep_alive) => {
-                tally.answered();
-                if !keep_alive {
-                    return true;
-                }
-            }
-            Err(why) => {
-                tally.failed(&why);
-                return true;
-            }
+        match exchange(stream, &request, &body) {
+            Ok(true) => tally.answered(),
+            Ok(false) => return tally.answered(),
+            Err(why) => return tally.failed(&why),
         }
     }
 }
 
 /// One request and its echo; whether the connection may be used again.
-fn exchange(stream: &mut TcpStream, request: &[u8], body: &[u8]) -> Result<bool, String> {
+fn exchange(stream: &mut (impl Read + Write), request: &[u8], body: &[u8]) -> Result<bool, String> {
     stream.write_all(request).map_err(|e| format!("write: {e}"))?;
     let mut response = Vec::new();
     let mut chunk = [0; 4096];
@@ -149,7 +149,7 @@ fn sigterm_under_load_fails_no_http2_request() {
 }
 
 /// Sends requests on one HTTP/2 connection until the server says goodbye. False once the server is gone.
-async fn streams_until_goaway(addr: SocketAddr, tally: &Tally) -> bool {
+pub(crate) async fn streams_until_goaway(addr: SocketAddr, tally: &Tally) -> bool {
     let Ok(stream) = tokio::net::TcpStream::connect(addr).await else { return false };
     let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
     let Ok((mut sender, connection)) = handshake else { return false };

@@ -1,11 +1,14 @@
 //! What goes in comes out.
 
-use std::{convert::Infallible, num::NonZeroUsize};
+use std::{convert::Infallible, num::NonZeroUsize, vec::IntoIter};
 
 use bytes::Bytes;
-use echo_server::{Config, RequestBody, Runtime};
-use http::{Request, Response};
-use http_body_util::Full;
+use echo_server::{CatchAll, Config, RequestBody, Runtime};
+use futures_util::stream::{self, Iter};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::harness::{Client, Echo, Served, config, pattern};
 
@@ -34,8 +37,8 @@ fn bodies_of_any_size_and_framing_come_back_byte_for_byte_on_both_runtimes() {
             });
             for framing in ["content-length", "transfer-encoding"] {
                 let echo = reader.response();
-                assert_eq!((echo.status, echo.complete), (200, true), "{runtime} {size} {framing}");
-                assert!(echo.body == body, "{runtime} {size} {framing}: wrong bytes");
+                assert_eq!((echo.status, echo.complete), (200, true), "{runtime:?} {size} {framing}");
+                assert!(echo.body == body, "{runtime:?} {size} {framing}: wrong bytes");
                 if size > 0 {
                     assert!(echo.headers.contains_key(framing), "{:?}", echo.headers);
                 } else {
@@ -51,7 +54,7 @@ fn bodies_of_any_size_and_framing_come_back_byte_for_byte_on_both_runtimes() {
 
 #[test]
 fn the_head_of_an_echo_names_request_type_and_times() {
-    let server = Echo::start(config());
+    let server = Echo::start(Config { catch_all: CatchAll::NotFound, ..config() });
     let mut client = Client::connect(server.addr);
     client.send(
         b"PATCH /echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-thing\r\nx-request-id: abc-1\r\ncontent-length: 2\r\n\r\nhi",
@@ -128,6 +131,136 @@ fn expect_100_continue_is_answered_at_once() {
 }
 
 #[test]
+fn a_client_that_reads_only_after_it_has_sent_all_asks_for_a_buffer() {
+    let server = Echo::start(Config { buffer_max: 16 << 20, ..config() });
+    let mut client = Client::connect(server.addr);
+    // Far more than the sockets between us hold: a stream would stop here.
+    let body = pattern(15 << 20);
+    let head = "POST /echo?mode=buffer HTTP/1.1\r\nhost: a\r\ncontent-type: a/b\r\ntransfer-encoding: chunked\r\n\r\n";
+    client.send(head.as_bytes());
+    for chunk in body.chunks(1 << 16) {
+        client.send(&[format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
+    }
+    client.send(b"0\r\n\r\n");
+    let echo = client.response();
+    assert_eq!((echo.header("content-length"), echo.header("content-type")), ("15728640", "a/b"));
+    assert!(echo.body == body);
+
+    client.send(
+        b"PUT /payload?mode=buffer HTTP/1.1\r\nhost: a\r\nte: trailers\r\ncontent-length: 5\r\n\r\nhello",
+    );
+    assert_eq!(client.response().status, 405, "that path is for POST");
+    client.send(
+        b"POST /payload?mode=buffer HTTP/1.1\r\nhost: a\r\nte: trailers\r\ncontent-length: 5\r\n\r\nhello",
+    );
+    let echo = client.response();
+    assert_eq!((echo.header("x-echo-bytes"), echo.header("content-digest")), ("5", HELLO_DIGEST));
+
+    let refused = client.ask("GET /echo?mode=sideways");
+    assert!(
+        refused.status == 400 && refused.text().contains("mode=sideways: must be stream or buffer"),
+        "{refused:?}"
+    );
+    server.stop();
+}
+
+/// RFC 9530, section 2, of `hello`.
+const HELLO_DIGEST: &str = "sha-256=:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=:";
+
+#[test]
+fn a_body_over_the_buffer_is_refused_before_it_is_sent() {
+    let server = Echo::start(Config { buffer_max: 4, ..config() });
+    let mut client = Client::connect(server.addr);
+    client.send(
+        b"POST /echo?mode=buffer HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+    );
+    let refused = client.response();
+    assert_eq!((refused.status, refused.header("connection")), (413, "close"));
+    assert!(refused.text().contains("--buffer-max"), "{}", refused.text());
+    assert_eq!(Client::connect(server.addr).echo(b"hello").body, b"hello", "a stream has no such limit");
+    server.stop();
+}
+
+#[test]
+fn trailers_tell_digest_and_length_to_those_who_ask_for_them() {
+    let server = Echo::start(config());
+    let mut client = Client::connect(server.addr);
+    client.send(
+        b"POST /echo HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: te\r\ntrailer: x-mine, content-length\r\n\
+          transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nx-mine: 1\r\n\r\n",
+    );
+    let echo = client.response();
+    assert_eq!((&echo.body[..], echo.complete), (&b"hello"[..], true));
+    assert_eq!(echo.header("trailer"), "content-digest, x-echo-bytes, x-mine");
+    let trailer = |name: &str| echo.trailers.get(name).map_or("", String::as_str);
+    assert_eq!(
+        (trailer("content-digest"), trailer("x-echo-bytes"), trailer("x-mine")),
+        (HELLO_DIGEST, "5", "1")
+    );
+
+    client.send(b"POST / HTTP/1.1\r\nhost: a\r\nte: deflate;q=0.5, Trailers\r\ncontent-length: 0\r\n\r\n");
+    let echo = client.response();
+    assert_eq!((&echo.body[..], echo.trailers["x-echo-bytes"].as_str()), (&b""[..], "0"));
+
+    let echo = client.echo(b"hello");
+    assert_eq!((echo.header("content-length"), echo.header("trailer"), echo.trailers.len()), ("5", "", 0));
+    server.stop();
+}
+
+type Sent = Result<Frame<Bytes>, Infallible>;
+
+fn body_of(frames: Vec<Frame<Bytes>>) -> StreamBody<Iter<IntoIter<Sent>>> {
+    let frames: Vec<_> = frames.into_iter().map(Ok).collect();
+    StreamBody::new(stream::iter(frames))
+}
+
+#[test]
+fn trailers_of_http2_come_back_with_a_length_and_a_digest() {
+    let server = Echo::start(config());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let mut driven = tokio::task::JoinSet::new();
+        driven.spawn(connection);
+        for asks in [true, false] {
+            let frames = [
+                Frame::data(Bytes::from_static(b"hello")),
+                Frame::trailers(HeaderMap::from_iter([(
+                    HeaderName::from_static("x-mine"),
+                    HeaderValue::from_static("1"),
+                )])),
+            ];
+            let body = body_of(frames.into());
+            let mut request = Request::post(format!("http://{}/echo", server.addr));
+            if asks {
+                request = request.header("te", "trailers");
+            }
+            let echo = sender.send_request(request.body(body).unwrap()).await.unwrap();
+            let collected = echo.into_body().collect().await.unwrap();
+            let trailers = collected.trailers().cloned().unwrap_or_default();
+            assert_eq!(collected.to_bytes(), "hello");
+            if asks {
+                let expected = [("content-digest", HELLO_DIGEST), ("x-echo-bytes", "5"), ("x-mine", "1")];
+                assert!(expected.iter().all(|(name, value)| trailers[*name] == *value), "{trailers:?}");
+            } else {
+                assert!(trailers.is_empty(), "{trailers:?}");
+            }
+        }
+        // hyper sends what there is of a body, also where there must be none.
+        for path in ["echo", "get", "bytes/5", ""] {
+            let request =
+                Request::head(format!("http://{}/{path}", server.addr)).body(body_of(Vec::new())).unwrap();
+            let head = sender.send_request(request).await.unwrap();
+            assert_eq!(head.status(), 200);
+            assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty(), "{path}");
+        }
+    });
+    server.stop();
+}
+
+#[test]
 fn a_client_that_resets_in_the_middle_harms_nobody() {
     let server = Echo::start(config());
     let mut client = Client::connect(server.addr);
@@ -162,7 +295,8 @@ fn what_is_not_http_gets_a_400() {
         let response = client.response();
         assert_eq!((response.status, response.header("connection")), (400, "close"), "{garbage:?}");
         assert!(!response.header("x-request-id").is_empty() && !response.header("server-timing").is_empty());
-        assert!(response.text().contains("not valid HTTP/1.1"), "{}", response.text());
+        let reason = response.text();
+        assert!(reason.contains("not valid HTTP/1.1") || reason.contains("RFC 9112"), "{reason}");
         client.expect_close();
     }
     server.await_metric("echo_connections_closed_total", "malformed", 3);

@@ -2,26 +2,32 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use echo_server::{Config, DrainReport, HttpService, Server};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::oneshot;
 
 /// After this a test fails rather than hangs. Never what decides a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Addresses chosen by the kernel, no lame duck; everything else as in production.
+/// Addresses chosen by the kernel, no lame duck, and no refusal because the tests keep this machine busy; everything else
+/// as in production.
 pub(crate) fn config() -> Config {
     Config {
         listen: ([127, 0, 0, 1], 0).into(),
         admin: ([127, 0, 0, 1], 0).into(),
         lame_duck: Duration::ZERO,
         drain_idle_grace: Duration::from_millis(20),
+        busy_max: Duration::ZERO,
         ..Config::default()
     }
 }
@@ -29,6 +35,8 @@ pub(crate) fn config() -> Config {
 /// The echo server with its admin listener, on threads of this process.
 pub(crate) struct Echo {
     pub(crate) addr: SocketAddr,
+    /// Where `listen_tls` is set.
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<DrainReport>>,
@@ -38,9 +46,10 @@ impl Echo {
     pub(crate) fn start(config: Config) -> Self {
         let server = Server::bind(config).unwrap();
         let (addr, admin) = (server.addr().unwrap(), server.admin_addr().unwrap());
+        let tls = server.tls_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let run = move || server.run(async { drop(stopped.await) }, std::future::pending()).unwrap();
-        Self { addr, admin, stop: Some(stop), thread: Some(std::thread::spawn(run)) }
+        Self { addr, tls, admin, stop: Some(stop), thread: Some(std::thread::spawn(run)) }
     }
 
     pub(crate) fn stop(mut self) -> DrainReport {
@@ -92,6 +101,8 @@ impl Served {
 /// The program in a process of its own; killed if the test fails.
 pub(crate) struct Program {
     pub(crate) addr: SocketAddr,
+    /// Where it is started with `--listen-tls`.
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     pub(crate) child: Child,
     stdout: BufReader<ChildStdout>,
@@ -109,21 +120,37 @@ impl Program {
         (program, log)
     }
 
-    fn spawn(command: &mut Command) -> Self {
+    /// Like [`Self::start`], with a command of the test's own, from [`program`].
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child = command.args(["--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut program = Self { addr: nowhere, admin: nowhere, child, stdout };
+        let mut program = Self { addr: nowhere, tls: None, admin: nowhere, child, stdout };
         program.addr = program.announced("listening on http://");
-        program.admin = program.announced("admin on http://");
+        program.admin = loop {
+            let line = program.line();
+            if let Some(address) = line.strip_prefix("listening on https://") {
+                program.tls = Some(address.parse().unwrap());
+            } else if let Some(address) = line.strip_prefix("admin on http://") {
+                break address.parse().unwrap();
+            } else {
+                assert!(line.starts_with("listening on unix:"), "{line:?}");
+            }
+        };
         program
+    }
+
+    /// The next line of its standard output.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim().to_owned()
     }
 
     /// The address in the next line of its standard output, which begins with `what`.
     pub(crate) fn announced(&mut self, what: &str) -> SocketAddr {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
-        line.trim().strip_prefix(what).unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
+        let line = self.line();
+        line.strip_prefix(what).unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
     }
 
     pub(crate) fn pid(&self) -> rustix::process::Pid {
@@ -131,7 +158,11 @@ impl Program {
     }
 
     pub(crate) fn terminate(&self) {
-        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     /// Drains, and expects a clean end.
@@ -182,7 +213,12 @@ impl Drop for Program {
 /// The program, with a quiet log and nothing of this environment's settings.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echo-server"));
-    command.env_clear().env("ECHO_LOG", "warn").stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command
+        .env_clear()
+        .env("ECHO_LOG", "warn")
+        .env("ECHO_BUSY_MAX", "0s")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
     command
 }
 
@@ -219,8 +255,8 @@ pub(crate) fn await_metric(admin: SocketAddr, name: &str, label: &str, expected:
 }
 
 /// A raw HTTP/1.1 client.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     unread: Vec<u8>,
 }
 
@@ -229,6 +265,7 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Vec<u8>,
+    pub(crate) trailers: HashMap<String, String>,
     /// False if the connection ended before the body did.
     pub(crate) complete: bool,
 }
@@ -238,6 +275,10 @@ impl Response {
         String::from_utf8(self.body.clone()).unwrap()
     }
 
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
@@ -245,10 +286,29 @@ impl Response {
 
 impl Client {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+        Self::from_stream(TcpStream::connect(addr).unwrap())
+    }
+
+    pub(crate) fn from_stream(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(stream)
+    }
+
+    pub(crate) fn close_write(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// A client over TLS, or a Unix socket.
+    pub(crate) fn over(stream: S) -> Self {
         Self { stream, unread: Vec::new() }
     }
 
@@ -266,8 +326,12 @@ impl Client {
         self.response()
     }
 
-    pub(crate) fn close_write(&mut self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
+    /// Sends a request without a body, and reads its response: `GET /get`, with more header lines if there are any.
+    pub(crate) fn ask(&mut self, request: &str) -> Response {
+        let (line, fields) = request.split_once("\r\n").unwrap_or((request, ""));
+        let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
+        self.send(format!("{line} HTTP/1.1\r\nhost: a\r\n{fields}\r\n").as_bytes());
+        self.response()
     }
 
     /// Reads more; false at the end of the stream, also at a reset.
@@ -305,7 +369,8 @@ impl Client {
             .iter()
             .map(|h| (h.name.to_lowercase(), String::from_utf8_lossy(h.value).into_owned()))
             .collect();
-        let mut response = Response { status, headers, body: Vec::new(), complete: true };
+        let mut response =
+            Response { status, headers, body: Vec::new(), trailers: HashMap::new(), complete: true };
         if status >= 200 {
             self.body(&mut response);
         }
@@ -328,17 +393,25 @@ impl Client {
             loop {
                 let Some(line) = self.line() else { break response.complete = false };
                 let size = usize::from_str_radix(line.trim(), 16).unwrap();
+                if size == 0 {
+                    break self.trailers(response);
+                }
                 let Some(data) = self.take(size + 2) else { break response.complete = false };
                 response.body.extend_from_slice(&data[..size]);
-                if size == 0 {
-                    break;
-                }
             }
         } else {
             let length: usize = response.header("content-length").parse().unwrap_or(0);
             while self.unread.len() < length && self.fill() {}
             response.complete = self.unread.len() >= length;
             response.body = self.unread.drain(..length.min(self.unread.len())).collect();
+        }
+    }
+
+    fn trailers(&mut self, response: &mut Response) {
+        loop {
+            let Some(line) = self.line() else { break response.complete = false };
+            let Some((name, value)) = line.trim().split_once(':') else { break };
+            response.trailers.insert(name.to_lowercase(), value.trim().to_owned());
         }
     }
 
@@ -367,11 +440,32 @@ impl Client {
         while self.fill() {}
         assert!(self.unread.is_empty(), "more than a close: {:?}", String::from_utf8_lossy(&self.unread));
     }
+}
 
-    /// Ends the connection with a reset.
-    pub(crate) fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+/// Sends one request over an HTTP/2 connection of its own, and reads the whole response.
+pub(crate) fn ask_http2(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+    body: &[u8],
+) -> http::Response<Bytes> {
+    let mut request = http::Request::builder().method(method).uri(format!("http://a{target}"));
+    for (name, value) in fields {
+        request = request.header(*name, *value);
     }
+    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let exchange = async {
+        let stream = TokioIo::new(tokio::net::TcpStream::connect(addr).await.unwrap());
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let response = async move {
+            let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+            http::Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+        };
+        tokio::join!(response, connection).0
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange).await.unwrap() })
 }
 
 /// Bytes that differ from place to place, so that a shift or swap shows.

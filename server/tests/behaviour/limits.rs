@@ -68,7 +68,7 @@ fn a_head_over_the_limit_is_a_431_that_the_client_sees() {
 
 #[test]
 fn requests_over_the_limit_get_503_until_a_body_has_ended() {
-    let server = Echo::start(Config { requests_max: NonZeroUsize::new(1), ..config() });
+    let server = Echo::start(Config { requests_max: NonZeroUsize::new(1), queue_max: 0, ..config() });
     let mut first = Client::connect(server.addr);
     first.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhello");
     server.await_metric("echo_requests_admitted", "", 1);

@@ -72,7 +72,7 @@ fn a_log_whose_reader_is_gone_costs_lines_and_not_requests() {
 
 #[test]
 fn what_is_refused_is_one_line_per_second_with_a_count() {
-    let (program, log) = Program::start_with_log(&["--requests-max=1", "--lame-duck=0s"]);
+    let (program, log) = Program::start_with_log(&["--requests-max=1", "--queue-max=0", "--lame-duck=0s"]);
     let mut holder = Client::connect(program.addr);
     holder.send(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na");
     holder.head_of_large_response();
@@ -106,7 +106,7 @@ fn the_access_log_has_a_line_for_each_request_however_it_ended() {
         );
         assert_eq!(client.response().status, 200);
     }
-    client.send(b"GET /nothing HTTP/1.0\r\n\r\n");
+    client.send(b"GET /status/404 HTTP/1.0\r\n\r\n");
     assert_eq!(client.response().status, 404);
     let mut cut = Client::connect(program.addr);
     cut.send(b"POST /echo HTTP/1.1\r\nhost: a\r\nx-request-id: cut\r\ncontent-length: 10\r\n\r\nhello");
@@ -134,7 +134,7 @@ fn the_access_log_has_a_line_for_each_request_however_it_ended() {
         assert_eq!(line[key], value, "{key} in {line}");
     }
     assert!(line["duration_us"].as_u64() >= line["queue_us"].as_u64(), "{line}");
-    let missing = lines.iter().find(|line| line["path"] == "/nothing").unwrap();
+    let missing = lines.iter().find(|line| line["path"] == "/status/404").unwrap();
     assert_eq!((&missing["status"], &missing["protocol"]), (&404.into(), &"1.0".into()), "{missing}");
     let cut = lines.iter().find(|line| line["request_id"] == "cut").unwrap();
     assert_eq!((&cut["outcome"], &cut["request_bytes"]), (&"aborted".into(), &5.into()), "{cut}");
@@ -174,7 +174,8 @@ fn a_full_disk_under_the_access_log_is_counted_and_said_and_stalls_nobody() {
 
 #[test]
 fn an_access_log_that_nobody_reads_costs_lines_and_neither_requests_nor_the_end() {
-    let program = Program::start(&["--access-log-one-in=1", "--workers=1", "--lame-duck=0s"]);
+    let program =
+        Program::start(&["--access-log-one-in=1", "--workers=1", "--lame-duck=0s", "--catch-all=404"]);
     let mut client = Client::connect(program.addr);
     // Long paths: the pipe and the buffer are full sooner.
     let head = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(2000));

@@ -5,7 +5,10 @@ use std::{
     net::TcpStream,
 };
 
-use crate::harness::{Client, Program, pattern};
+use crate::{
+    harness::{Client, Program, pattern},
+    tls_client::{Authority, Files, client_config, connect, flag},
+};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -65,6 +68,43 @@ fn a_hundred_slow_readers_of_one_gib_cost_less_than_32_mib_together() {
     let growth = program.memory("VmHWM") - before;
     eprintln!("memory grew by {growth} bytes");
     assert!(growth < 32 * MIB, "memory grew by {growth} bytes");
+}
+
+/// Bytes that the program grows by for each of `clients`, once all of them are idle.
+fn growth_per_client<C>(program: &Program, clients: u64, connect: impl Fn() -> C) -> u64 {
+    // The first ones pay for what all share.
+    let first: Vec<C> = (0..50).map(|_| connect()).collect();
+    let before = program.memory("VmRSS");
+    let crowd: Vec<C> = (0..clients).map(|_| connect()).collect();
+    let growth = program.memory("VmRSS").saturating_sub(before) / clients;
+    drop((first, crowd));
+    growth
+}
+
+#[test]
+fn an_idle_connection_over_tls_costs_less_than_32_kib() {
+    let authority = Authority::new();
+    let files = Files::new("memory", &authority);
+    let cert = flag("--tls-cert", &files.path("cert.pem"));
+    let key = flag("--tls-key", &files.path("key.pem"));
+    let start = || Program::start(&["--workers=2", "--listen-tls=127.0.0.1:0", &cert, &key]);
+    let config = client_config(&authority, &["http/1.1"], None);
+    let program = start();
+    let plain = growth_per_client(&program, 500, || {
+        let mut client = Client::connect(program.addr);
+        assert_eq!(client.echo(b"one").body, b"one");
+        client
+    });
+    program.stop();
+    let program = start();
+    let tls = growth_per_client(&program, 500, || {
+        let mut client = connect(program.tls.unwrap(), &config);
+        assert_eq!(client.echo(b"one").body, b"one");
+        client
+    });
+    program.stop();
+    eprintln!("an idle connection costs {plain} bytes, {tls} over TLS");
+    assert!(tls < 32 * 1024, "{tls} bytes, {plain} without TLS");
 }
 
 fn send_some(client: &mut TcpStream, block: &[u8]) -> usize {

@@ -174,7 +174,13 @@ fn one_in_n_of_each_thread_is_traced_and_all_spans_are_out_when_the_program_ends
     for (one_in, requests, expected) in [(1, 10, 10), (3, 10, 4), (0, 10, 0)] {
         let collector = Collector::start(true);
         let one_in = format!("--trace-one-in={one_in}");
-        let program = Program::start(&[&collector.endpoint(), &one_in, "--workers=1", "--lame-duck=0s"]);
+        let program = Program::start(&[
+            &collector.endpoint(),
+            &one_in,
+            "--workers=1",
+            "--lame-duck=0s",
+            "--catch-all=404",
+        ]);
         let mut client = Client::connect(program.addr);
         for _ in 0..requests {
             // Not valid, so nobody's wish.

@@ -178,7 +178,7 @@ fn a_huge_future_is_found_by_its_size() {
 
 #[test]
 fn the_lab_is_closed_unless_it_is_asked_for_and_refuses_what_it_cannot_do() {
-    assert_eq!(get(Watched::start(&[]).program.addr, "/lab/block").status, 404);
+    assert_eq!(get(Watched::start(&["--catch-all=404"]).program.addr, "/lab/block").status, 404);
     let open = Watched::start(&["--lab=on"]);
     for (path, status, part) in [
         ("/lab/", 404, "/lab/block"),

@@ -7,6 +7,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::families::{counter, counters, gauge, gauges};
 use crate::{
     core::Core,
+    echo::WebSocketEnd,
     telemetry::{
         metrics::{AcceptError, ConnectionEnd, TaskKind},
         proc::listen_losses,
@@ -46,6 +47,7 @@ pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Resul
         AcceptError::ALL
             .map(|kind| ([("kind", kind.name())], metrics.sum(|shard| &shard.accept_errors[kind as usize]))),
     )?;
+    websockets(core, out)?;
     if let Some((length, max)) = core.sources.accept_queue() {
         gauge(
             out,
@@ -75,4 +77,34 @@ pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Resul
         )?;
     }
     Ok(())
+}
+
+fn websockets(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Core { metrics, .. } = core;
+    gauge(
+        out,
+        "echo_websockets_open",
+        "WebSockets that have not ended",
+        metrics.level(|shard| &shard.tasks[TaskKind::WebSocket as usize]),
+    )?;
+    counter(
+        out,
+        "echo_websocket_messages_total",
+        "Messages that came over WebSockets",
+        metrics.sum(|shard| &shard.websocket_messages),
+    )?;
+    counter(
+        out,
+        "echo_websocket_bytes_total",
+        "Bytes of the messages that came over WebSockets",
+        metrics.sum(|shard| &shard.websocket_bytes),
+    )?;
+    counters(
+        out,
+        "echo_websockets_closed_total",
+        "WebSockets that have ended",
+        WebSocketEnd::ALL.map(|end| {
+            ([("reason", end.name())], metrics.sum(|shard| &shard.websockets_closed[end as usize]))
+        }),
+    )
 }

@@ -73,13 +73,44 @@ pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Resul
         Shed::ALL
             .map(|reason| ([("reason", reason.name())], metrics.sum(|shard| &shard.sheds[reason as usize]))),
     )?;
+    gauge(out, "echo_requests_admitted", "Requests that hold a place of requests_max", gate.entered())?;
     gauge(
         out,
-        "echo_requests_admitted",
-        "Requests that hold a place of requests_max",
-        gate.entered() as u64,
+        "echo_requests_max",
+        "Limit of requests in progress: requests_max, or what the adaptive limit has come to",
+        gate.limit(),
     )?;
-    gauge(out, "echo_requests_max", "Limit of requests in progress", gate.limit() as u64)
+    overload(core, out)
+}
+
+fn overload(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Core { metrics, gate, overload, .. } = core;
+    gauge(out, "echo_requests_waiting", "Requests that wait for a place of requests_max", gate.waiting())?;
+    gauge(
+        out,
+        "echo_streams_open",
+        "Long-lived responses (WebSocket, server-sent events, drip) that hold a place of streams_max",
+        gate.streams().taken() as u64,
+    )?;
+    gauge(out, "echo_streams_max", "Limit of long-lived responses", gate.streams().max() as u64)?;
+    histogram(
+        out,
+        "echo_worker_delay_seconds",
+        "What a task that is ready waits for its turn on a worker that is at work without a pause",
+        &metrics.histogram(|shard| &shard.worker_delay),
+    )?;
+    counter(
+        out,
+        "echo_reads_paused_total",
+        "Times that a connection was not read from for a while, because its worker did nothing but refuse",
+        metrics.sum(|shard| &shard.reads_paused),
+    )?;
+    gauge(
+        out,
+        "echo_connections_paused",
+        "Connections that are not read from for the moment",
+        overload.parked() as u64,
+    )
 }
 
 /// One histogram per method, status class and version that has been seen, with exemplars. By hand, because

@@ -4,8 +4,8 @@ use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::families::gauges;
-use crate::{core::Core, phase::Phase, task::TaskKind};
+use super::families::{counters, gauge, gauges};
+use crate::{core::Core, phase::Phase, task::TaskKind, telemetry::metrics::Restart};
 
 /// What the build was made from; the images set it.
 const REVISION: Option<&str> = option_env!("ECHO_BUILD_REVISION");
@@ -17,6 +17,20 @@ pub(super) fn encode(core: &Core, out: &mut DescriptorEncoder<'_>) -> fmt::Resul
         "echo_phase",
         "1 for the phase the server is in",
         Phase::ALL.map(|each| ([("phase", each.name())], i64::from(each == phase))),
+    )?;
+    gauge(
+        out,
+        "echo_ready",
+        "1 while /readyz says 200: the server serves, and nobody has disabled it",
+        i64::from(core.lifecycle.is_ready()),
+    )?;
+    counters(
+        out,
+        "echo_restarts_total",
+        "Restarts of the program by SIGUSR2, also those of the processes before this one",
+        Restart::ALL.map(|result| {
+            ([("result", result.name())], core.metrics.sum(|shard| &shard.restarts[result as usize]))
+        }),
     )?;
     gauges(
         out,

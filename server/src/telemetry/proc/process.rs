@@ -45,7 +45,7 @@ fn field(status: &str, name: &str) -> Option<u64> {
 }
 
 /// Open file descriptors.
-pub(in crate::telemetry) fn fds_open() -> Option<u64> {
+pub(crate) fn fds_open() -> Option<u64> {
     const FDS: &str = "/proc/self/fd";
     // Since Linux 6.2 the size of the directory is their number; counting a million entries takes a second.
     match fs::metadata(FDS).ok()?.len() {
@@ -56,7 +56,7 @@ pub(in crate::telemetry) fn fds_open() -> Option<u64> {
 }
 
 /// The limit of file descriptors that now holds; `None` if there is none.
-pub(in crate::telemetry) fn fds_max() -> Option<u64> {
+pub(crate) fn fds_max() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
