@@ -247,8 +247,9 @@ SATURATION = row(
     lines(
         "Refused by reason",
         "reqps",
-        "Requests and connections refused per second: `concurrency` is --requests-max, `connections` "
-        "--connections-max, `descriptors` the process limit.",
+        "Requests and connections refused per second. `busy`: a worker is behind (--busy-max); `concurrency`, `queue-full`, "
+        "`queue-timeout`: --requests-max and its queue; `fair-share`: one client under pressure; `streams`: --streams-max; `connections`, "
+        "`address`: limits of connections; `descriptors`: the process limit.",
         "`descriptors` must never appear: raise nofile or lower --connections-max. The others are capacity: add "
         "instances.",
         [query(rate("echo_sheds_total", "reason"), "{{reason}}")],
@@ -283,7 +284,8 @@ SATURATION = row(
         "cps",
         "Connections opened per second, and closed by reason.",
         "Opened near the request rate: clients do not keep connections. `malformed`, `header_timeout`, `slow_reader`: "
-        "hostile or broken clients. `killed`: raise drain_grace.",
+        "hostile or broken clients, `flood` an attack over HTTP/2. `killed`: raise drain_grace. `evicted`: connections_max is reached, and idle "
+        "ones make room.",
         [
             query(rate("echo_connections_opened_total"), "opened"),
             query(rate("echo_connections_closed_total", "reason"), "closed: {{reason}}"),
@@ -308,6 +310,99 @@ SATURATION = row(
     ),
 )
 
+OVERLOAD = row(
+    "Overload control and long-lived responses",
+    lines(
+        "Worker delay",
+        "s",
+        "What a task that is ready waits for its turn, on workers that are at work without a pause. Above --busy-max requests are refused.",
+        "Near busy_max: the CPU is the limit, add cores or instances. Above it for long: refusing itself is too much work, see Reads paused.",
+        [
+            query(quantile(q, "echo_worker_delay_seconds"), legend)
+            for q, legend in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"))
+        ],
+        log=True,
+    ),
+    lines(
+        "Requests waiting",
+        "short",
+        "Requests that wait for a place of the limit, for at most --queue-timeout; more than --queue-max are refused at once.",
+        "A queue that stands is refused latency: if CPU is free, requests wait for something else; find it, or raise requests_max.",
+        [query(gauge("echo_requests_waiting", "instance"), "{{instance}}")],
+    ),
+    lines(
+        "Reads paused",
+        "ops",
+        "Connections that were not read from for a while, because their worker did nothing but refuse (--busy-pause).",
+        "Clients do not back off (Retry-After). Find them in /debug/connections, or add instances.",
+        [
+            query(rate("echo_reads_paused_total"), "pauses per second"),
+            query(gauge("echo_connections_paused"), "connections paused now"),
+        ],
+    ),
+    lines(
+        "Long-lived responses",
+        "short",
+        "WebSockets, server-sent events and the like: they have a limit of their own, --streams-max.",
+        "Near the limit new ones get 503: raise streams_max, or add instances. They leave when connections age or the server drains.",
+        [
+            query(gauge("echo_streams_open", "instance"), "{{instance}} open"),
+            query(gauge("echo_websockets_open", "instance"), "{{instance}} WebSockets"),
+            query(gauge("echo_streams_max", aggregate="min"), "limit"),
+        ],
+    ),
+    lines(
+        "WebSocket messages",
+        "ops",
+        "Messages that came over WebSockets per second; as many go back.",
+        "Falls while sessions stay: clients are idle, and are closed after websocket_idle_timeout.",
+        [query(rate("echo_websocket_messages_total", "instance"), "{{instance}}")],
+    ),
+    lines(
+        "WebSocket bytes",
+        "Bps",
+        "Bytes of these messages per second.",
+        "Compare with the network; a message may have websocket_message_max bytes.",
+        [query(rate("echo_websocket_bytes_total", "instance"), "{{instance}}")],
+    ),
+    lines(
+        "WebSockets closed",
+        "ops",
+        "WebSockets that ended per second, by reason.",
+        "Protocol errors and messages that are too large are a client's bugs; idle ones were forgotten by their clients.",
+        [query(rate("echo_websockets_closed_total", "reason"), "{{reason}}")],
+        quiet_zeros=True,
+    ),
+)
+
+TLS = row(
+    "TLS",
+    lines(
+        "Handshakes",
+        "ops",
+        "TLS handshakes per second, by version and result.",
+        "Many `full` ones and few `resumed`: clients open a connection per request. `failed`: versions or certificates do not fit. "
+        "`timeout`: hostile or broken clients. `plain_http`: somebody forgot the s in https.",
+        [query(rate("echo_tls_handshakes_total", "version, result"), "{{version}} {{result}}")],
+        quiet_zeros=True,
+    ),
+    lines(
+        "Certificate: time left",
+        "s",
+        "Time until the certificate in use ends.",
+        "Below two weeks: renew it. The server reads the files again by itself (tls_reload_interval, SIGHUP); see Reloads.",
+        [query(f"{pick('echo_tls_certificate_expiry_timestamp_seconds')} - time()", "{{instance}}")],
+        thresholds=steps((14 * 86400, "green"), below="red"),
+    ),
+    lines(
+        "Certificate: reloads",
+        "ops",
+        "Attempts to load certificate files that had changed, by result.",
+        "`failed`: the new files are broken or do not belong together; the old certificate stays in use, and the log says why.",
+        [query(rate("echo_tls_reloads_total", "result"), "{{result}}")],
+    ),
+)
+
 STATE = row(
     "State",
     timeline(
@@ -318,6 +413,24 @@ STATE = row(
         [query(PHASE, "{{instance}}")],
         states(*PHASES),
         width=9,
+        height=6,
+    ),
+    lines(
+        "Ready",
+        "none",
+        "1 while /readyz says 200.",
+        "0 in the phase `serving`: somebody has disabled it (POST /readyz/disable); POST /readyz/enable brings it back.",
+        [query(gauge("echo_ready", "instance"), "{{instance}}")],
+        width=5,
+        height=6,
+    ),
+    lines(
+        "Restarts",
+        "ops",
+        "Restarts of the program by SIGUSR2, by result; counted on by the next process.",
+        "`failed` and `timed_out`: the old process goes on serving; its log and that of the new one say why.",
+        [query(rate("echo_restarts_total", "result"), "{{result}}")],
+        width=5,
         height=6,
     ),
     lines(
@@ -345,6 +458,6 @@ BOARD = board(
     "Echo: overview",
     "Are clients served well, how fast is the error budget spent, and what is the server about to run out of.",
     "echo_build_info",
-    [GLANCE, REQUESTS_ROW, SLO, SATURATION, STATE],
+    [GLANCE, REQUESTS_ROW, SLO, SATURATION, OVERLOAD, TLS, STATE],
     [restarts(), drains()],
 )
