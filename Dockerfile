@@ -15,7 +15,7 @@ ARG RUST_IMAGE=rust:1.95.0-slim-bookworm
 # A C library, the root certificates and a user: no shell, no package manager.
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
-# Dependencies change rarely and take most of the time, so they are compiled before the sources are copied. Both crates
+# Dependencies change rarely and take most of the time, so they are compiled before the sources are copied. The crates
 # are empty for that long; what is compiled of them is thrown away, or cargo would take it, being newer than the files of
 # a checkout, for the program. Tests and examples stay outside, so the manifests must not name them.
 FROM ${RUST_IMAGE} AS dependencies
@@ -24,23 +24,24 @@ COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY server/Cargo.toml server/
 COPY loadgen/Cargo.toml loadgen/
-RUN for crate in server loadgen; do \
+COPY study/Cargo.toml study/
+RUN for crate in server loadgen study; do \
         sed -i -E '/^\[\[(bench|example|test)\]\]/,/^$/d' "$crate/Cargo.toml" \
         && mkdir "$crate/src" && echo '#![allow(missing_docs)]' | tee "$crate/src/lib.rs" > "$crate/src/main.rs" \
         && echo 'fn main() {}' >> "$crate/src/main.rs"; \
     done
-RUN cargo build --release --locked --workspace \
+RUN cargo build --release --locked --package echo-server --package loadgen \
     && cargo clean --release --package echo-server --package loadgen
 
 FROM dependencies AS programs
-COPY server/LIMITS.md server/
+COPY server/LIMITS.md server/openapi.json server/
 COPY server/src server/src
 COPY loadgen/src loadgen/src
 # Shown by the metric echo_build_info.
 ARG REVISION=unknown
 ENV ECHO_BUILD_REVISION=${REVISION}
 # Without line numbers a program is a sixth of the size; the names of functions stay in its backtraces.
-RUN cargo build --release --locked --workspace \
+RUN cargo build --release --locked --package echo-server --package loadgen \
     && mkdir /programs \
     && for program in echo-server loadgen; do objcopy --strip-debug "target/release/$program" "/programs/$program"; done
 
@@ -78,7 +79,7 @@ RUN cargo build --release --locked --package echo-server --features console \
     && cargo clean --release --package echo-server
 
 FROM console-dependencies AS console-programs
-COPY server/LIMITS.md server/
+COPY server/LIMITS.md server/openapi.json server/
 COPY server/src server/src
 COPY loadgen/src loadgen/src
 ARG REVISION=unknown
