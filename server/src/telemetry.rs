@@ -6,7 +6,7 @@ mod clock;
 pub(crate) mod console;
 pub(crate) mod exposition;
 pub(crate) mod histogram;
-mod json;
+pub(crate) mod json;
 mod lines;
 pub(crate) mod log;
 mod lossy;

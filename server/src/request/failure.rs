@@ -7,7 +7,10 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version, header};
 
 use super::{BoxError, body::BodyError, conformance::Rule};
-use crate::{socket::refuse::retry_after_s, telemetry::metrics::Shed};
+use crate::{
+    socket::refuse::retry_after_s,
+    telemetry::{json, metrics::Shed},
+};
 
 /// Says why an overloaded server refused.
 const X_ECHO_OVERLOADED: HeaderName = HeaderName::from_static("x-echo-overloaded");
@@ -123,6 +126,25 @@ fn body_status(error: &BodyError) -> StatusCode {
 /// The body of an error: `{"status_code":503,"error":"Service Unavailable","detail":"..."}`, the form that go-httpbin's clients know.
 pub(crate) fn error_body(status: StatusCode, detail: &str) -> String {
     let error = status.canonical_reason().unwrap_or_default();
-    let detail = detail.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("{{\"status_code\":{},\"error\":\"{error}\",\"detail\":\"{detail}\"}}\n", status.as_u16())
+    let mut body =
+        format!("{{\"status_code\":{},\"error\":\"{error}\",\"detail\":\"", status.as_u16()).into_bytes();
+    json::escape(&mut body, detail);
+    body.extend_from_slice(b"\"}\n");
+    // What is escaped text was text.
+    String::from_utf8(body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client's own text stands in it, decoded from its query.
+    #[test]
+    fn an_error_is_json_whatever_it_quotes() {
+        for detail in ["a\"b\\c", "line\r\nend\t\u{1}", "\u{e9}"] {
+            let body = error_body(StatusCode::BAD_REQUEST, detail);
+            let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((value["detail"].as_str(), value["status_code"].as_u64()), (Some(detail), Some(400)));
+        }
+    }
 }
