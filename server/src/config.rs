@@ -188,6 +188,11 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// For libraries that count in 32 bits: [`SETTINGS`] bounds each value far below their end.
+pub(crate) fn saturating_u32(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
 impl Default for Config {
     /// The defaults of [`SETTINGS`].
     fn default() -> Self {

@@ -26,6 +26,7 @@ mod drain;
 mod echo;
 #[doc(hidden)]
 pub mod fuzzing;
+mod grammar;
 mod healthcheck;
 mod hostname;
 #[cfg(feature = "console")]

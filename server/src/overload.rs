@@ -27,7 +27,7 @@ use self::{
 };
 use crate::{
     activity::Activity,
-    config::{Config, RequestsLimit},
+    config::{Config, RequestsLimit, saturating_u32},
     core::{Core, Role},
     socket::peer::Peer,
     telemetry::metrics::{Shed, thread_index},
@@ -204,10 +204,6 @@ pub(crate) fn keep_arrival(at: Option<Instant>) {
 /// What [`keep_arrival`] has kept for the call in progress.
 pub(crate) fn arrival() -> Option<Instant> {
     ARRIVED_AT.get()
-}
-
-fn saturating_u32(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 /// A probe has come through the queue of worker `place` in `delay`: what was waiting before it has had its turn.

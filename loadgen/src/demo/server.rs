@@ -7,7 +7,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     os::unix::process::CommandExt as _,
-    process::{Child, Command, ExitCode, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc::{Receiver, sync_channel},
     time::{Duration, Instant},
 };
@@ -27,30 +27,55 @@ const START_MAX: Duration = Duration::from_secs(10);
 /// A drain without load takes milliseconds; the server's own deadline is below this.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
 
-/// Lines of output that wait to be read; more than the server ever prints.
-const LINES_MAX: usize = 64;
+/// Lines of output that wait to be read; more than a server prints between two reads.
+const LINES_MAX: usize = 256;
 
 /// The hidden subcommand `serve`: the echo server, on some of the cores.
 ///
 /// # Errors
 /// If the cores do not exist.
 pub fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    if !args.cores.is_empty() {
-        pin(&args.cores)?;
-    }
+    pin(&args.cores)?;
     Ok(echo_server::cli([OsString::from("echo-server")].into_iter().chain(args.server)))
 }
 
-/// Keeps the calling thread, and those it starts from now on, on `cores`.
+/// Keeps the calling thread, and the threads and children that it starts from now on, on `cores`; on any if there are none.
 ///
 /// # Errors
 /// If one of the cores does not exist or may not be used.
 pub fn pin(cores: &[usize]) -> anyhow::Result<()> {
+    if cores.is_empty() {
+        return Ok(());
+    }
     let mut set = CpuSet::new();
     for core in cores {
         set.set(*core);
     }
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on cores {cores:?}"))
+}
+
+/// The lines that a child prints, read by a thread of their own: a full pipe would stop the child.
+///
+/// # Errors
+/// If there is no thread to be had.
+pub fn lines_of(stdout: ChildStdout) -> std::io::Result<Receiver<String>> {
+    let (line, lines) = sync_channel(LINES_MAX);
+    std::thread::Builder::new().name("server-output".to_owned()).spawn(move || {
+        // Ends with the last process that holds the pipe, or when nobody listens any more.
+        for text in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line.send(text).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(lines)
+}
+
+/// User and system time in `/proc/PID/stat`; the name in parentheses may contain anything (proc(5)).
+pub fn cpu_time(stat: &str) -> Option<Duration> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// A running echo server.
@@ -73,15 +98,7 @@ impl Server {
     pub fn start(cores: &[usize]) -> anyhow::Result<Self> {
         let mut process = Process::spawn(cores)?;
         let stdout = process.0.stdout.take().context("the server has no stdout")?;
-        let (line, lines) = sync_channel(LINES_MAX);
-        std::thread::Builder::new().name("server-output".to_owned()).spawn(move || {
-            // Ends with the process, or when nobody listens any more.
-            for text in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line.send(text).is_err() {
-                    break;
-                }
-            }
-        })?;
+        let lines = lines_of(stdout)?;
         let deadline = Instant::now() + START_MAX;
         let data = address(&lines, deadline, "listening on http://")?;
         let admin = address(&lines, deadline, "admin on http://")?;
@@ -91,10 +108,7 @@ impl Server {
     /// CPU time that the server has used so far, in the kernel's ticks of 10 ms.
     pub fn cpu_time(&self) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).ok()?;
-        // The name in parentheses may contain anything; the fields after it are numbers (proc(5)).
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-        Some(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
+        cpu_time(&stat)
     }
 
     /// Asks the server to drain, waits for its end, and returns its last words and its exit status.

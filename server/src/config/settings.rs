@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{CatchAll, ClientAuth, Kind, LogFormat, RequestsLimit, Runtime, Setting};
+use super::{
+    CatchAll, ClientAuth, Kind, LogFormat, RequestsLimit, Runtime, Setting,
+    table::{GIB, KIB, MIB},
+};
 
 const MS: Duration = Duration::from_millis(1);
 const TEN_MS: Duration = Duration::from_millis(10);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const GIB: u64 = 1024 * MIB;
 
 const fn row(key: &'static str, kind: Kind, default: &'static str, why: &'static str) -> Setting {
     Setting { key, kind, default, why }

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use super::{CatchAll, ClientAuth, Config, LogFormat, RequestsLimit, Runtime, SETTINGS, Secret, value};
 
-const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
-const GIB: u64 = 1024 * MIB;
+pub(super) const KIB: u64 = 1024;
+pub(super) const MIB: u64 = 1024 * KIB;
+pub(super) const GIB: u64 = 1024 * MIB;
 
 /// One row: a configuration value that can be set by flag, environment or file.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     activity::Activity,
-    config::Config,
+    config::{Config, saturating_u32},
     request::{self, HttpService, RequestBody, Stack},
     socket::{
         linger::LingerLimits,
@@ -174,10 +174,6 @@ fn http2_builder(activity: &Activity) -> http2::Builder<StreamExecutor> {
 /// [`SETTINGS`](crate::config::SETTINGS) bounds each value far below the types' ends.
 fn saturating_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-fn saturating_u32(value: u64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 impl<Io, S> Drive for http1::UpgradeableConnection<TokioIo<Io>, ConnectionService<S>>

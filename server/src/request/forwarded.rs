@@ -8,7 +8,10 @@ use std::{borrow::Cow, net::IpAddr};
 use http::{HeaderMap, HeaderName, header::FORWARDED, uri::Authority};
 use ipnet::IpNet;
 
-use crate::socket::peer::{Peer, is_trusted};
+use crate::{
+    grammar::is_token,
+    socket::peer::{Peer, is_trusted},
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -129,11 +132,6 @@ fn pair<'a>(text: &'a str, hop: &mut Hop<'a>) -> Option<&'a str> {
         _ => {}
     }
     Some(rest)
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The rest of a quoted string, and what follows it.

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use echo_server::Config;
 use http::{Method, Request, Version};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Client, Echo, config};
+use crate::harness::{Client, Echo, config, connect_http2};
 
 /// The status of the answer to these bytes, and whether the connection then takes another request.
 fn ask(server: &Echo, bytes: &str) -> (u16, String) {
@@ -235,9 +234,7 @@ fn malformed_http2_requests_end_their_streams_and_no_others() {
     let server = Echo::start(config());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = connect_http2(server.addr).await;
         let mut connections = tokio::task::JoinSet::new();
         connections.spawn(connection);
         let request = |uri: &str| Request::builder().version(Version::HTTP_2).uri(uri);

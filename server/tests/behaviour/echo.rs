@@ -8,9 +8,8 @@ use futures_util::stream::{self, Iter};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Client, Echo, Served, config, pattern};
+use crate::harness::{Client, Echo, Served, config, connect_http2, pattern};
 
 #[test]
 fn bodies_of_any_size_and_framing_come_back_byte_for_byte_on_both_runtimes() {
@@ -219,9 +218,7 @@ fn trailers_of_http2_come_back_with_a_length_and_a_digest() {
     let server = Echo::start(config());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = connect_http2(server.addr).await;
         let mut driven = tokio::task::JoinSet::new();
         driven.spawn(connection);
         for asks in [true, false] {

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use echo_server::Config;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Client, Echo, config};
+use crate::harness::{Client, Echo, config, connect_http2};
 
 /// All that comes back, and how it ends: `None` for an orderly end.
 fn outcome(server: &Echo, path: &str) -> (Vec<u8>, Option<ErrorKind>) {
@@ -97,9 +96,7 @@ fn a_stream_of_http2_is_reset_alone_and_a_connection_with_all_its_streams() {
     let server = Echo::start(config());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = connect_http2(server.addr).await;
         let mut driven = tokio::task::JoinSet::new();
         driven.spawn(connection);
         let get = |path: &str| {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use echo_server::{Config, DrainReport, HttpService, Server};
+use echo_server::{BoxError, Config, DrainReport, HttpService, Server};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -442,6 +442,17 @@ impl<S: Read + Write> Client<S> {
     }
 }
 
+/// A client's HTTP/2 connection, which the caller drives.
+pub(crate) async fn connect_http2<B>(
+    addr: SocketAddr,
+) -> (http2::SendRequest<B>, http2::Connection<TokioIo<tokio::net::TcpStream>, B, TokioExecutor>)
+where
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(tokio::net::TcpStream::connect(addr).await.unwrap());
+    http2::handshake(TokioExecutor::new(), stream).await.unwrap()
+}
+
 /// Sends one request over an HTTP/2 connection of its own, and reads the whole response.
 pub(crate) fn ask_http2(
     addr: SocketAddr,
@@ -456,8 +467,7 @@ pub(crate) fn ask_http2(
     }
     let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
     let exchange = async {
-        let stream = TokioIo::new(tokio::net::TcpStream::connect(addr).await.unwrap());
-        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let (mut sender, connection) = connect_http2(addr).await;
         let response = async move {
             let (head, body) = sender.send_request(request).await.unwrap().into_parts();
             http::Response::from_parts(head, body.collect().await.unwrap().to_bytes())

@@ -18,9 +18,8 @@ use echo_server::{Config, LongLived, RequestBody};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Client, Echo, PATIENCE, Served, config, pattern};
+use crate::harness::{Client, Echo, PATIENCE, Served, config, connect_http2, pattern};
 
 /// One place, and nobody waits for it unless the test says so.
 fn one_place() -> Config {
@@ -105,9 +104,7 @@ fn a_refused_http2_stream_gets_its_503_and_its_connection_lives() {
     let holder = hold_place(&server);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = connect_http2(server.addr).await;
         let client = async {
             let mut post = async |body: Vec<u8>| {
                 let request = Request::post("http://a/echo").body(Full::new(Bytes::from(body))).unwrap();

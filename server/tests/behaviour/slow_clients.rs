@@ -12,7 +12,7 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use crate::harness::{Client, Echo, PATIENCE, config};
+use crate::harness::{Client, Echo, PATIENCE, config, connect_http2};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -92,9 +92,7 @@ fn an_idle_http2_connection_is_told_and_closed() {
     let server = Echo::start(Config { keep_alive_timeout: SHORT, ..config() });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = connect_http2(server.addr).await;
         let request = Request::post("http://a/echo").body(Full::new(Bytes::from_static(b"one"))).unwrap();
         let echo = async move {
             let response = sender.send_request(request).await.unwrap();

@@ -8,7 +8,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, Request, Version};
 use http_body_util::Empty;
 use hyper::ext::Protocol;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -17,7 +17,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::harness::{Client, Echo, PATIENCE, config, pattern};
+use crate::harness::{Client, Echo, PATIENCE, config, connect_http2, pattern};
 
 const HANDSHAKE: &str = "host: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -257,9 +257,7 @@ fn a_websocket_in_a_stream_of_http2_echoes_holds_its_place_and_is_closed_by_a_dr
     let mut server = Echo::start(Config { keep_alive_timeout: Duration::from_millis(200), ..config() });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(server.addr).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) = connect_http2(server.addr).await;
         let mut driven = tokio::task::JoinSet::new();
         driven.spawn(connection);
         // The server's settings come with its first frames.

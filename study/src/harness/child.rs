@@ -13,11 +13,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use loadgen::demo::server::pin;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpgid};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::cores::pin;
 use crate::hostile;
 
 const ROLE: &str = "STUDY_ROLE";

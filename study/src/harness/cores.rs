@@ -1,7 +1,7 @@
 //! Without cores of their own, server and load would measure how they fight for one.
 
 use anyhow::Context as _;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity};
 
 /// Which cores are whose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,19 +34,4 @@ impl Cores {
         }
         format!("server pinned to {:?}, load and attackers to {:?}", self.server, self.client)
     }
-}
-
-/// Keeps this process, and all threads and children that it starts from now on, on `cores`; on any if there are none.
-///
-/// # Errors
-/// If one of the cores does not exist or may not be used.
-pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
-    if cores.is_empty() {
-        return Ok(());
-    }
-    let mut set = CpuSet::new();
-    for core in cores {
-        set.set(*core);
-    }
-    sched_setaffinity(None, &set).with_context(|| format!("cannot run on cores {cores:?}"))
 }

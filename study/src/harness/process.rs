@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Context as _;
+use loadgen::demo::server::cpu_time;
 use rustix::process::Pid;
 
 /// What a process uses.
@@ -27,18 +28,11 @@ impl Usage {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(gone)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status")).with_context(gone)?;
         Ok(Self {
-            cpu: cpu(&stat).with_context(gone)?,
+            cpu: cpu_time(&stat).with_context(gone)?,
             anonymous_bytes: anonymous_bytes(&status).with_context(gone)?,
             fds: fs::read_dir(format!("/proc/{pid}/fd")).with_context(gone)?.count() as u64,
         })
     }
-}
-
-/// User and system time in `/proc/PID/stat`; the name in parentheses may contain anything (proc(5)).
-fn cpu(stat: &str) -> Option<Duration> {
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second()))
 }
 
 fn anonymous_bytes(status: &str) -> Option<u64> {
@@ -84,6 +78,6 @@ mod tests {
     fn a_name_with_parentheses_does_not_shift_the_fields() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 1 2 3 4 150 50 0 0 20 0 1 0 5 6 7";
         let ticks = 200 * 1_000 / rustix::param::clock_ticks_per_second();
-        assert_eq!(cpu(stat), Some(Duration::from_millis(ticks)));
+        assert_eq!(cpu_time(stat), Some(Duration::from_millis(ticks)));
     }
 }

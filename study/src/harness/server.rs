@@ -2,13 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    io::{BufRead as _, BufReader},
     net::SocketAddr,
-    sync::mpsc::{Receiver, sync_channel},
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
+use loadgen::demo::server::lines_of;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::{
@@ -22,9 +22,6 @@ const START_MAX: Duration = Duration::from_secs(20);
 
 /// A drain ends within this time: the server's own deadlines are below it.
 const END_MAX: Duration = Duration::from_mins(1);
-
-/// Lines of output that wait to be read; more than a server prints between two reads.
-const LINES_MAX: usize = 256;
 
 /// How to start a server.
 #[derive(Clone, Debug)]
@@ -92,15 +89,7 @@ impl Server {
         let flags = [&spec.flags, ["--listen".to_owned(), listen.to_owned()].as_slice()].concat();
         let mut process = Process::start(Role::Server, &flags, &spec.cores)?;
         let stdout = process.child().stdout.take().context("the server has no stdout")?;
-        let (line, lines) = sync_channel(LINES_MAX);
-        std::thread::Builder::new().name("server-output".to_owned()).spawn(move || {
-            // Ends with the last process that holds the pipe, or when nobody listens any more.
-            for text in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line.send(text).is_err() {
-                    break;
-                }
-            }
-        })?;
+        let lines = lines_of(stdout)?;
         let announced = Announced::read(&lines, spec.has_tls)?;
         let current = process.pid();
         Ok(Self {

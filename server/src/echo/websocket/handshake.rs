@@ -7,6 +7,8 @@ use http_body::Body;
 use hyper::ext::Protocol;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::grammar::is_token;
+
 /// The one version of the protocol (RFC 6455 section 4.1).
 pub(super) const VERSION: &str = "13";
 
@@ -117,13 +119,8 @@ pub(crate) fn has_token(list: &[u8], token: &str) -> bool {
 fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?;
     let first = offered.as_bytes().split(|byte| *byte == b',').next()?.trim_ascii();
-    let is_token = !first.is_empty() && first.iter().all(|byte| is_token_byte(*byte));
-    HeaderValue::from_bytes(first).ok().filter(|_| is_token)
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    let is_one = !first.is_empty() && first.iter().copied().all(is_token);
+    HeaderValue::from_bytes(first).ok().filter(|_| is_one)
 }
 
 #[cfg(test)]

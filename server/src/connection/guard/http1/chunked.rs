@@ -3,7 +3,7 @@
 
 use memchr::memchr;
 
-use crate::connection::guard::violation::Violation;
+use crate::{connection::guard::violation::Violation, grammar::is_token};
 
 /// Bytes of extensions per chunk: nobody uses them, and they are read without being a body.
 const EXTENSION_MAX: u16 = 256;
@@ -175,28 +175,6 @@ impl Extension {
         };
         Ok(Some(next))
     }
-}
-
-/// RFC 9110, section 5.6.2.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
 }
 
 /// RFC 9110, section 5.6.4, both `qdtext` and what may follow a backslash.
